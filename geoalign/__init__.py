@@ -1,0 +1,59 @@
+"""geoalign: align satellite time series to a fraction of a pixel, then find and date what changed on the ground.
+
+The public names are loaded on first use, so that `import geoalign` stays quick.
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "open_stack": "geoalign.io",
+    "write_changes": "geoalign.io",
+    "write_polygons": "geoalign.io",
+    "read_changes": "geoalign.io",
+    "new_stack": "geoalign.types.stack",
+    "check_stack": "geoalign.types.stack",
+    "new_changes": "geoalign.types.changes",
+    "check_changes": "geoalign.types.changes",
+    "Shift": "geoalign.types.warp",
+    "Affine": "geoalign.types.warp",
+    "Projective": "geoalign.types.warp",
+    "Field": "geoalign.types.warp",
+    "Chain": "geoalign.types.warp",
+    "Match": "geoalign.types.alignment",
+    "Alignment": "geoalign.types.alignment",
+    "mask": "geoalign.masks",
+    "match": "geoalign.registration",
+    "coregister": "geoalign.registration",
+    "detect": "geoalign.detectors",
+    "polygons": "geoalign.vectors",
+    "simulate": "geoalign.simulation",
+    "Simulation": "geoalign.simulation",
+    "run": "geoalign.pipeline",
+    "GeoalignError": "geoalign.errors",
+    "StackError": "geoalign.errors",
+    "NoUsableData": "geoalign.errors",
+    "MatchError": "geoalign.errors",
+    "ConfigError": "geoalign.errors",
+    "StateError": "geoalign.errors",
+}
+
+_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "pipeline", "plot", "registration", "report",
+            "simulation", "types", "vectors")  # fmt: skip
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        value = getattr(_import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return _import_module(f"geoalign.{name}")
+    raise AttributeError(f"module 'geoalign' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*__all__, *_MODULES})

@@ -1,0 +1,275 @@
+"""Where xarray meets dask: the one file that knows whether data are lazy.
+
+`per_pixel` runs a kernel over the series of every pixel, `neighbourhood` one over windows with a halo, `pull` warps an
+image, `whole_image` takes statistics over fixed blocks. Each gives the same bits for NumPy and for any chunking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from geoalign.errors import StackError
+from geoalign.kernels.resample import HALO, KINDS, resample
+
+BLOCK = 1024
+"""Side of the fixed blocks (px) over which whole-image statistics are taken, and the default output chunk."""
+
+
+def is_lazy(*data) -> bool:
+    """True where any of the arrays, DataArrays or Datasets is backed by dask."""
+    return any(dask.is_dask_collection(item) for item in data)
+
+
+def per_pixel(kernel: Callable, *arrays, outputs: dict, **scalars) -> xr.Dataset:
+    """Run a kernel over pixels.
+
+    Parameters
+    ----------
+    kernel : callable(*blocks, **scalars) -> array or tuple of arrays
+        Takes (n_pixel, n_time) for arrays with time and (n_pixel,) for those without, all C-contiguous; gives one
+        (n_pixel,) or (n_pixel, size) array for each output, in order.
+    arrays : DataArrays with dims (time, y, x) or (y, x), or other extra dims before y, x instead of time.
+    outputs : dict name -> dtype, or (dtype, dim, size) for outputs with one more dimension
+        The extra dimension comes first in the result: (dim, y, x).
+    scalars : numbers, 1-D NumPy arrays (the same for all pixels), or 0-d/1-D DataArrays that may be lazy
+        (from `whole_image`).
+
+    Returns
+    -------
+    Dataset (y, x) of the outputs, lazy where any input is.
+    """
+    lead = [[d for d in a.dims if d not in ("y", "x")] for a in arrays]
+    fixed = {k: v for k, v in scalars.items() if not isinstance(v, xr.DataArray)}
+    late = {k: v for k, v in scalars.items() if isinstance(v, xr.DataArray)}
+    specs = {k: (v if isinstance(v, tuple) else (v, None, 0)) for k, v in outputs.items()}
+    bare = [a.reset_coords(drop=True).drop_vars([d for d in a.dims if d in a.coords]) for a in arrays]
+    if is_lazy(*bare, *late.values()):
+        like = next((a for a in bare if is_lazy(a)), None)
+        space = {"y": like.chunksizes["y"], "x": like.chunksizes["x"]} if like is not None else {"y": -1, "x": -1}
+        bare = [a.chunk({**{d: -1 for d in dims}, **space}) for a, dims in zip(bare, lead)]
+
+    def run(*blocks):
+        blocks, values = blocks[: len(bare)], blocks[len(bare) :]
+        shape = np.broadcast_shapes(*(b.shape[: b.ndim - len(d)] for b, d in zip(blocks, lead)))
+        flat = [
+            np.ascontiguousarray(
+                np.broadcast_to(b, shape + b.shape[b.ndim - len(d) :]).reshape(-1, *b.shape[b.ndim - len(d) :])
+            )
+            for b, d in zip(blocks, lead)
+        ]
+        given = {k: (v.item() if v.ndim == 0 else np.ascontiguousarray(v)) for k, v in zip(late, values)}
+        results = kernel(*flat, **fixed, **given)
+        results = results if isinstance(results, tuple) else (results,)
+        shaped = tuple(
+            np.asarray(r).astype(spec[0], copy=False).reshape(shape + ((spec[2],) if spec[1] else ()))
+            for r, spec in zip(results, specs.values(), strict=True)
+        )
+        return shaped if len(shaped) > 1 else shaped[0]
+
+    results = xr.apply_ufunc(
+        run,
+        *bare,
+        *(v.reset_coords(drop=True).drop_vars(list(v.dims), errors="ignore") for v in late.values()),
+        input_core_dims=[*lead, *([list(v.dims) for v in late.values()])],
+        output_core_dims=[[spec[1]] if spec[1] else [] for spec in specs.values()],
+        dask="parallelized",
+        output_dtypes=[np.dtype(spec[0]) for spec in specs.values()],
+        dask_gufunc_kwargs={"output_sizes": {spec[1]: spec[2] for spec in specs.values() if spec[1]}},
+    )
+    results = results if isinstance(results, tuple) else (results,)
+    named = {name: r.transpose(..., "y", "x") for name, r in zip(specs, results)}
+    return xr.Dataset(named).assign_coords(_space_coords(arrays[0]))
+
+
+def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalars) -> xr.Dataset:
+    """Run a kernel that looks `depth` pixels around each pixel.
+
+    The window of every output chunk is sliced from the sources, cut at the image's edge, and trimmed afterwards. The
+    kernel must give a pixel the same bits in any window that reaches `depth` around it: sum directly, no running sums
+    or integral images (or in exact integer arithmetic).
+
+    Parameters
+    ----------
+    kernel : callable(*windows, **scalars) -> array or tuple of arrays
+        Windows are (..., row, col) arrays, one for each DataArray; each output (row, col) or (size, row, col).
+    arrays : DataArrays with dims (..., y, x) on one grid
+    depth : px
+    outputs : as in `per_pixel`
+    scalars : numbers or arrays, the same for every window; 0-d DataArrays may be lazy
+
+    Returns
+    -------
+    Dataset of the outputs, lazy where any input is.
+    """
+    specs = {k: (v if isinstance(v, tuple) else (v, None, 0)) for k, v in outputs.items()}
+    data = [a.transpose(..., "y", "x").data for a in arrays]
+    n_y, n_x = arrays[0].sizes["y"], arrays[0].sizes["x"]
+    late = {k: v.data for k, v in scalars.items() if isinstance(v, xr.DataArray)}
+    fixed = {k: v for k, v in scalars.items() if k not in late}
+
+    def run(windows, given, trim, shape):
+        values = {k: (v.item() if np.ndim(v) == 0 else v) for k, v in given.items()}
+        results = kernel(*(np.ascontiguousarray(w) for w in windows), **fixed, **values)
+        results = results if isinstance(results, tuple) else (results,)
+        return tuple(
+            np.ascontiguousarray(np.asarray(r)[..., trim[0] : trim[0] + shape[0], trim[1] : trim[1] + shape[1]]).astype(
+                spec[0], copy=False
+            )
+            for r, spec in zip(results, specs.values(), strict=True)
+        )
+
+    if not is_lazy(*data, *late.values()):
+        results = run(data, late, (0, 0), (n_y, n_x))
+    else:
+        like = next((d for d in data if is_lazy(d)), None)
+        sizes = like.chunks[-2:] if like is not None else ((n_y,), (n_x,))
+        task = dask.delayed(run, pure=True, nout=len(specs))
+        grids: list[list[list]] = [[] for _ in specs]
+        for r0, height in zip(_starts(sizes[0]), sizes[0]):
+            rows: list[list] = [[] for _ in specs]
+            for c0, width in zip(_starts(sizes[1]), sizes[1]):
+                a, b = max(0, r0 - depth), max(0, c0 - depth)
+                windows = [d[..., a : r0 + height + depth, b : c0 + width + depth] for d in data]
+                parts = task(windows, late, (r0 - a, c0 - b), (height, width))
+                for k, (part, spec) in enumerate(zip(parts, specs.values())):
+                    shape = ((spec[2],) if spec[1] else ()) + (height, width)
+                    rows[k].append(da.from_delayed(part, shape, spec[0]))
+            for k, row in enumerate(rows):
+                grids[k].append(row)
+        results = tuple(da.block(grid) for grid in grids)
+    dims = [((spec[1],) if spec[1] else ()) + ("y", "x") for spec in specs.values()]
+    named = {name: (d, r) for name, d, r in zip(specs, dims, results)}
+    return xr.Dataset(named).assign_coords(_space_coords(arrays[0]))
+
+
+def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, int] = (BLOCK, BLOCK)):
+    """The image as seen from the reference grid: value at (row, col) is `image` at `warp.pull(row, col)`.
+
+    Parameters
+    ----------
+    image : NumPy or dask array (row, col), NaN = not observed
+    warp : Warp
+    shape : (row, col) of the reference grid
+    resampling : "nearest", "bilinear", "cubic", "bspline" or "lanczos"
+    chunks : output chunk (px) where the image is lazy
+
+    Returns
+    -------
+    float32 array of `shape`; dask where `image` is, with only the source window each chunk needs behind it.
+    """
+    if resampling not in KINDS:
+        raise StackError(f"resampling {resampling!r} is unknown; choose one of {', '.join(KINDS)}.")
+    j = warp.jacobian(np.array([(shape[0] - 1) / 2]), np.array([(shape[1] - 1) / 2]))[0]
+    scale = tuple(float(s) for s in np.hypot(j[:, 0], j[:, 1]))
+    sizes = [_even(n, c) for n, c in zip(shape, chunks)] if is_lazy(image) else None
+
+    if sizes is None:
+        # blocks bound the memory that the coordinates take; the bits do not depend on them
+        out = np.empty(shape, np.float32)
+        for r0, height, c0, width in _tiles([_even(n, BLOCK) for n in shape]):
+            tile = _pull_tile(image, (0, 0), image.shape, warp, (r0, c0), (height, width), resampling, scale)
+            out[r0 : r0 + height, c0 : c0 + width] = tile
+        return out
+
+    task = dask.delayed(_pull_tile, pure=True)
+    grid: list[list] = []
+    for r0, height in zip(_starts(sizes[0]), sizes[0]):
+        row = []
+        for c0, width in zip(_starts(sizes[1]), sizes[1]):
+            a, b, c, d = _window(warp, (r0, c0), (height, width), image.shape, resampling, scale)
+            if a >= b or c >= d:
+                row.append(da.full((height, width), np.nan, np.float32, chunks=(height, width)))
+                continue
+            part = task(image[a:b, c:d], (a, c), image.shape, warp, (r0, c0), (height, width), resampling, scale)
+            row.append(da.from_delayed(part, (height, width), np.float32))
+        grid.append(row)
+    return da.block(grid)
+
+
+def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None = None, block: int = BLOCK, **scalars):
+    """A statistic of the whole image, taken over fixed blocks so that chunking cannot change it.
+
+    Parameters
+    ----------
+    kernel : callable(*blocks, **scalars) -> anything small (a histogram, moments; use float64)
+        Blocks are NumPy (..., row, col) of at most `block` px a side, in fixed places.
+    combine : callable(list of the kernel's results, in row-major order) -> float, or 1-D float64 array of `size`
+    arrays : DataArrays with dims (..., y, x)
+    size : None for one number
+
+    Returns
+    -------
+    DataArray, 0-d or 1-D ("stat"), lazy where any input is: give it to `per_pixel` or `neighbourhood` as a scalar.
+    """
+    data = [a.transpose(..., "y", "x").data for a in arrays]
+    tiles = list(_tiles([_even(n, block) for n in data[0].shape[-2:]]))
+
+    def run(*blocks):
+        return kernel(*blocks, **scalars)
+
+    def finish(results):
+        return np.asarray(combine(results), np.float64)
+
+    if not is_lazy(*data):
+        parts = [run(*(d[..., r : r + h, c : c + w] for d in data)) for r, h, c, w in tiles]
+        result = finish(parts)
+    else:
+        task = dask.delayed(run, pure=True)
+        parts = [task(*(d[..., r : r + h, c : c + w] for d in data)) for r, h, c, w in tiles]
+        shape = () if size is None else (size,)
+        result = da.from_delayed(dask.delayed(finish, pure=True)(parts), shape, np.float64)
+    return xr.DataArray(result, dims=() if size is None else ("stat",))
+
+
+def _pull_tile(window, origin, whole, warp, start, shape, resampling, scale):
+    rows = np.arange(start[0], start[0] + shape[0], dtype=np.float64)[:, None]
+    cols = np.arange(start[1], start[1] + shape[1], dtype=np.float64)[None, :]
+    rows, cols = warp.pull(*np.broadcast_arrays(rows, cols))
+    if window.shape != tuple(whole):
+        inside = (rows > -0.5) & (rows < whole[0] - 0.5) & (cols > -0.5) & (cols < whole[1] - 0.5)
+        if inside.any():
+            r, c = rows[inside], cols[inside]
+            assert r.min() >= origin[0] - 0.5, "the source window of a tile was cut too small"
+            assert c.min() >= origin[1] - 0.5, "the source window of a tile was cut too small"
+            assert r.max() <= origin[0] + window.shape[0] - 0.5, "the source window of a tile was cut too small"
+            assert c.max() <= origin[1] + window.shape[1] - 0.5, "the source window of a tile was cut too small"
+    return resample(window, rows, cols, resampling, row0=origin[0], col0=origin[1], scale=scale)
+
+
+def _window(warp, start, shape, source, resampling, scale):
+    """Rows a:b and columns c:d of the source that a tile can touch, from the warp at points every 16 px."""
+    points = [np.unique(np.append(np.arange(s, s + n, 16), s + n - 1)).astype(float) for s, n in zip(start, shape)]
+    rows, cols = warp.pull(*np.meshgrid(*points, indexing="ij"))
+    out = []
+    for values, size, factor in ((rows, source[0], scale[0]), (cols, source[1], scale[1])):
+        halo = int(np.ceil(HALO[resampling] * max(1.0, factor))) + 2
+        finite = values[np.isfinite(values)]
+        if finite.size == 0:
+            return 0, 0, 0, 0
+        # the warp may bend between the sampled points by no more than a few px; the tile asserts it
+        out += [int(np.clip(np.floor(finite.min()) - halo, 0, size)), int(np.clip(np.ceil(finite.max()) + halo + 1, 0, size))]
+    return tuple(out)
+
+
+def _even(n, size):
+    whole, rest = divmod(n, size)
+    return (size,) * whole + ((rest,) if rest else ())
+
+
+def _starts(sizes):
+    return [int(v) for v in np.cumsum((0, *sizes[:-1]))]
+
+
+def _tiles(sizes):
+    for r0, height in zip(_starts(sizes[0]), sizes[0]):
+        for c0, width in zip(_starts(sizes[1]), sizes[1]):
+            yield r0, height, c0, width
+
+
+def _space_coords(array):
+    return {k: v for k, v in array.coords.items() if set(v.dims) <= {"y", "x"}}

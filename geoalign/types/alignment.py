@@ -1,0 +1,226 @@
+"""Match: how one image lies on another. Alignment: how a whole stack lies on its reference, and how well."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from geoalign.errors import StateError
+from geoalign.types.warp import Affine, Chain, Field, Projective, Shift, Warp
+
+TIE_POINT_COLUMNS = {
+    "row": float,  # reference pixel
+    "col": float,
+    "row_moving": float,  # where it was found in the moving image
+    "col_moving": float,
+    "dy_residual": float,  # found minus the warp's answer, px
+    "dx_residual": float,
+    "sigma_px": float,  # 1-sigma error of the point itself, an axis
+    "score": float,  # 0..1
+    "use": str,  # fit | check | rejected
+    "reason": str,  # why it was rejected, "" otherwise
+}
+
+REPORT_COLUMNS = (
+    "scene", "status", "dy", "dx", "rmse_px", "cv_px", "n_points", "sigma_px", "rmse_m", "cv_m", "method", "model", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a moving image lies on a reference.
+
+    warp : the Warp (pull: reference pixel -> moving pixel)
+    covariance : error covariance of the warp's parameters: (2, 2) for Shift (dy, dx); (6, 6) for Affine, row-major of
+        the matrix; (8, 8) for Projective; for Field the (node_row, node_col) variance of an axis at the nodes, px^2
+    score : 0..1, how much alike the images are once aligned
+    rmse_px : root mean square length of the residuals of the points used in the fit (FRE), px
+    n_points : points used in the fit
+    method : the matcher's name
+    tie_points : DataFrame, columns `TIE_POINT_COLUMNS`
+    cv_px : root mean square residual of the points held out of the fit (TRE), px; NaN where none were
+    """
+
+    warp: Warp
+    covariance: np.ndarray
+    score: float
+    rmse_px: float
+    n_points: int
+    method: str
+    tie_points: pd.DataFrame = field(repr=False)
+    cv_px: float = float("nan")
+
+    def sigma_px(self, rows, cols):
+        """Predicted 1-sigma error of the warp, an axis, at reference (rows, cols); px, same shape."""
+        rows, cols = np.broadcast_arrays(np.asarray(rows, float), np.asarray(cols, float))
+        cov = np.asarray(self.covariance, float)
+        if isinstance(self.warp, Shift):
+            return np.full(rows.shape, np.sqrt(max(np.trace(cov) / 2, 0.0)))
+        if isinstance(self.warp, Field):
+            from geoalign.kernels.spline import spline_eval
+
+            w = self.warp
+            nodes = np.maximum(cov, 0.0)
+            u, v = (rows - w.row0) / w.step_row, (cols - w.col0) / w.step_col
+            return np.sqrt(np.maximum(spline_eval(nodes, u, v), 0.0))
+        design = _design(self.warp, rows, cols)  # (..., 2, k)
+        variance = np.einsum("...ik,kl,...il->...i", design, cov, design)
+        return np.sqrt(np.maximum(variance.mean(axis=-1), 0.0))
+
+
+def _design(warp, rows, cols):
+    """d(pull) / d(parameters), (..., 2, k)."""
+    one, zero = np.ones(rows.shape), np.zeros(rows.shape)
+    if isinstance(warp, Affine):
+        top = np.stack([rows, cols, one, zero, zero, zero], axis=-1)
+        low = np.stack([zero, zero, zero, rows, cols, one], axis=-1)
+        return np.stack([top, low], axis=-2)
+    if isinstance(warp, Projective):
+        m = np.array(warp.matrix)
+        w = m[2, 0] * rows + m[2, 1] * cols + 1.0
+        r, c = warp.pull(rows, cols)
+        top = np.stack([rows, cols, one, zero, zero, zero, -r * rows, -r * cols], axis=-1) / w[..., None]
+        low = np.stack([zero, zero, zero, rows, cols, one, -c * rows, -c * cols], axis=-1) / w[..., None]
+        return np.stack([top, low], axis=-2)
+    raise StateError(f"no error model is known for a warp of type {type(warp).__name__}.")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How every scene of a stack lies on the reference, made by `coregister`.
+
+    reference : scene id, "median", or what was given
+    warps : dict scene id -> Warp, in pixels of `geobox`; scenes that failed or were rejected are not in it
+    report : DataFrame, a row a scene, columns `REPORT_COLUMNS`. status: aligned | reference | failed | rejected;
+        dy, dx mean displacement over the valid area (px); rmse_px FRE on the points used, cv_px TRE on points held
+        out (px), rmse_m and cv_m the same in metres (NaN without a CRS in metres)
+    geobox : the grid the warps' pixels belong to, None for arrays without one
+    shape : (row, col) of that grid
+    points : DataFrame of tie points, `TIE_POINT_COLUMNS` with `scene` first
+    """
+
+    reference: str
+    warps: dict[str, Warp]
+    report: pd.DataFrame
+    geobox: object | None = None
+    shape: tuple[int, int] = (0, 0)
+    points: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS]), repr=False)
+
+    def apply(self, stack, *, resampling: str = "cubic"):
+        """The stack on the reference grid, each scene resampled once and lazily; see `registration.apply`."""
+        from geoalign.registration.apply import apply
+
+        return apply(self, stack, resampling=resampling)
+
+    def tie_points(self):
+        """Tie points of all scenes as a GeoDataFrame a GIS can show: the point in the reference, and its residual."""
+        import geopandas as gpd
+
+        frame = self.points.reset_index(drop=True)
+        cols, rows = frame["col"].to_numpy(float), frame["row"].to_numpy(float)
+        if self.geobox is None:
+            return gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(cols, rows))
+        a = self.geobox.affine
+        x, y = a.a * (cols + 0.5) + a.b * (rows + 0.5) + a.c, a.d * (cols + 0.5) + a.e * (rows + 0.5) + a.f
+        return gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=str(self.geobox.crs))
+
+    def displacement(self):
+        """`pull` minus identity for every aligned scene: Dataset with dy, dx (scene, y, x), px."""
+        import xarray as xr
+
+        from geoalign.types.stack import grid_coords
+
+        rows, cols = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(float)
+        parts = {name: warp.pull(rows, cols) for name, warp in self.warps.items()}
+        dims = ("scene", "y", "x")
+        empty = np.empty((0, *self.shape), np.float32)
+        dy = np.stack([p[0] - rows for p in parts.values()]).astype(np.float32) if parts else empty
+        dx = np.stack([p[1] - cols for p in parts.values()]).astype(np.float32) if parts else empty
+        coords = {"scene": list(parts), **grid_coords(self.geobox, self.shape)}
+        units = {"units": "px"}
+        return xr.Dataset({"dy": (dims, dy, units), "dx": (dims, dx, units)}, coords=coords)
+
+    def save(self, path) -> Path:
+        """Write the alignment as one JSON file, atomically."""
+        path = Path(path)
+        document = {
+            "format": "geoalign.alignment",
+            "version": 1,
+            "reference": self.reference,
+            "shape": list(self.shape),
+            "geobox": None
+            if self.geobox is None
+            else {"crs": self.geobox.crs.to_wkt(), "transform": list(self.geobox.affine[:6])},
+            "warps": {scene: _warp_to_plain(warp) for scene, warp in self.warps.items()},
+            "report": json.loads(self.report.to_json(orient="records", double_precision=15)),
+            "points": json.loads(self.points.to_json(orient="split", index=False, double_precision=12)),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with open(partial, "w", encoding="utf-8") as stream:
+                json.dump(document, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path) -> Alignment:
+        """Read what `save` wrote. StateError where the file is not an alignment or from a newer version."""
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise StateError(f"{path} can't be read as an alignment: {err}.") from err
+        if not isinstance(document, dict) or document.get("format") != "geoalign.alignment":
+            raise StateError(f"{path} is not an alignment written by Alignment.save.")
+        if document["version"] > 1:
+            raise StateError(f"{path} is of version {document['version']}; this geoalign reads up to 1. Upgrade geoalign.")
+        geobox = None
+        shape = tuple(document["shape"])
+        if document["geobox"] is not None:
+            from affine import Affine as Transform
+            from odc.geo.geobox import GeoBox
+
+            geobox = GeoBox(shape, Transform(*document["geobox"]["transform"]), document["geobox"]["crs"])
+        points = pd.read_json(io.StringIO(json.dumps(document["points"])), orient="split")
+        points = points.astype({k: v for k, v in TIE_POINT_COLUMNS.items() if v is float and k in points})
+        report = pd.DataFrame(document["report"], columns=list(REPORT_COLUMNS))
+        floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m"]
+        report[floats] = report[floats].astype(float)
+        warps = {scene: _warp_from_plain(plain) for scene, plain in document["warps"].items()}
+        return cls(document["reference"], warps, report, geobox, shape, points)
+
+
+def _warp_to_plain(warp):
+    if isinstance(warp, Shift):
+        return {"type": "Shift", "dy": warp.dy, "dx": warp.dx}
+    if isinstance(warp, Affine | Projective):
+        return {"type": type(warp).__name__, "matrix": [list(row) for row in warp.matrix]}
+    if isinstance(warp, Field):
+        place = {k: getattr(warp, k) for k in ("row0", "col0", "step_row", "step_col", "inverted")}
+        return {"type": "Field", "dy": warp.dy.tolist(), "dx": warp.dx.tolist(), **place}
+    if isinstance(warp, Chain):
+        return {"type": "Chain", "warps": [_warp_to_plain(w) for w in warp.warps]}
+    raise StateError(f"a warp of type {type(warp).__name__} can't be saved.")
+
+
+def _warp_from_plain(plain):
+    kind = plain["type"]
+    rest = {k: v for k, v in plain.items() if k != "type"}
+    if kind == "Chain":
+        return Chain(tuple(_warp_from_plain(w) for w in rest["warps"]))
+    makers = {"Shift": Shift, "Affine": Affine, "Projective": Projective, "Field": Field}
+    if kind not in makers:
+        raise StateError(f"warp type {kind!r} is unknown to this version.")
+    return makers[kind](**rest)
+
+
