@@ -51,7 +51,7 @@ def per_pixel(kernel: Callable, *arrays, outputs: dict, **scalars) -> xr.Dataset
     if is_lazy(*bare, *late.values()):
         like = next((a for a in bare if is_lazy(a)), None)
         space = {"y": like.chunksizes["y"], "x": like.chunksizes["x"]} if like is not None else {"y": -1, "x": -1}
-        bare = [a.chunk({**{d: -1 for d in dims}, **space}) for a, dims in zip(bare, lead)]
+        bare = [a.chunk({**dict.fromkeys(dims, -1), **space}) for a, dims in zip(bare, lead)]
 
     def run(*blocks):
         blocks, values = blocks[: len(bare)], blocks[len(bare) :]
@@ -252,7 +252,10 @@ def _window(warp, start, shape, source, resampling, scale):
         if finite.size == 0:
             return 0, 0, 0, 0
         # the warp may bend between the sampled points by no more than a few px; the tile asserts it
-        out += [int(np.clip(np.floor(finite.min()) - halo, 0, size)), int(np.clip(np.ceil(finite.max()) + halo + 1, 0, size))]
+        out += [
+            int(np.clip(np.floor(finite.min()) - halo, 0, size)),
+            int(np.clip(np.ceil(finite.max()) + halo + 1, 0, size)),
+        ]
     return tuple(out)
 
 

@@ -28,8 +28,20 @@ TIE_POINT_COLUMNS = {
 }
 
 REPORT_COLUMNS = (
-    "scene", "status", "dy", "dx", "rmse_px", "cv_px", "n_points", "sigma_px", "rmse_m", "cv_m", "method", "model", "reason",
-)  # fmt: skip
+    "scene",
+    "status",
+    "dy",
+    "dx",
+    "rmse_px",
+    "cv_px",
+    "n_points",
+    "sigma_px",
+    "rmse_m",
+    "cv_m",
+    "method",
+    "model",
+    "reason",
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,9 @@ class Alignment:
     report: pd.DataFrame
     geobox: object | None = None
     shape: tuple[int, int] = (0, 0)
-    points: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS]), repr=False)
+    points: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS]), repr=False
+    )
 
     def apply(self, stack, *, resampling: str = "cubic"):
         """The stack on the reference grid, each scene resampled once and lazily; see `registration.apply`."""
@@ -183,7 +197,9 @@ class Alignment:
         if not isinstance(document, dict) or document.get("format") != "geoalign.alignment":
             raise StateError(f"{path} is not an alignment written by Alignment.save.")
         if document["version"] > 1:
-            raise StateError(f"{path} is of version {document['version']}; this geoalign reads up to 1. Upgrade geoalign.")
+            raise StateError(
+                f"{path} is of version {document['version']}; this geoalign reads up to 1. Upgrade geoalign."
+            )
         geobox = None
         shape = tuple(document["shape"])
         if document["geobox"] is not None:
@@ -222,5 +238,3 @@ def _warp_from_plain(plain):
     if kind not in makers:
         raise StateError(f"warp type {kind!r} is unknown to this version.")
     return makers[kind](**rest)
-
-

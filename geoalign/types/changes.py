@@ -1,4 +1,7 @@
-"""Changes: what every detector returns, an `xarray.Dataset` with dims (y, x); made by `new_changes`, checked by `check_changes`."""
+"""Changes: what every detector returns, an `xarray.Dataset` with dims (y, x).
+
+Made by `new_changes`, checked by `check_changes`, the same for every detector.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,9 @@ def check_changes(changes, *, values: bool = False) -> xr.Dataset:
         raise StateError(f"Changes are an xarray.Dataset (y, x), got {type(changes).__name__}.")
     for name, dtype in VARIABLES.items():
         if name not in changes:
-            raise StateError(f"Changes need the variable {name!r} (they have {', '.join(map(str, changes.data_vars))}).")
+            raise StateError(
+                f"Changes need the variable {name!r} (they have {', '.join(map(str, changes.data_vars))})."
+            )
         if changes[name].dims != ("y", "x"):
             raise StateError(f"{name} has dims {changes[name].dims}, expected ('y', 'x').")
         same = changes[name].dtype.kind == "M" if np.dtype(dtype).kind == "M" else changes[name].dtype == dtype

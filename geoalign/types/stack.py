@@ -144,7 +144,7 @@ def grid_coords(geobox, shape) -> dict:
 def utc_naive(time) -> np.ndarray:
     """Any sequence of times as naive UTC datetime64[ns]; StackError where one can't be read."""
     try:
-        index = pd.DatetimeIndex(pd.to_datetime(np.atleast_1d(np.asarray(time, dtype=object)), utc=True))
+        index = pd.DatetimeIndex(pd.to_datetime(list(np.atleast_1d(time)), utc=True, format="ISO8601"))
     except (ValueError, TypeError) as err:
         raise StackError(f"these times can't be read: {time!r} ({err}). Give ISO 8601 or datetime64, in UTC.") from err
     if index.hasnans:
@@ -156,7 +156,9 @@ def _check_times(stamps):
     steps = np.diff(stamps.astype("datetime64[ns]").astype(np.int64))
     if (steps == 0).any():
         at = stamps[1:][steps == 0][0]
-        raise StackError(f"time {_name_time(at)} is there twice; times must be unique. Merge or drop one of the scenes.")
+        raise StackError(
+            f"time {_name_time(at)} is there twice; times must be unique. Merge or drop one of the scenes."
+        )
     if (steps < 0).any():
         at = stamps[1:][steps < 0][0]
         raise StackError(f"times must be sorted; {_name_time(at)} comes after a later one. Use stack.sortby('time').")
