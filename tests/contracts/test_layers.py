@@ -1,0 +1,27 @@
+"""The import contracts of pyproject.toml, and that importing geoalign costs nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_data_flows_one_way(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_importing_geoalign_loads_nothing_heavy():
+    code = "import sys, geoalign; print([m for m in ('numpy', 'xarray', 'dask', 'rasterio', 'numba', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import geoalign
+
+    for name in geoalign.__all__:
+        assert getattr(geoalign, name) is not None
