@@ -75,7 +75,7 @@ def sar(kind=None, *, shape=(40, 44), n=24, looks=4.4, side=14, seed=0, gaps=0.0
 
 
 def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise=0.008):
-    """Six bands with a season over 2.6 years; `kind` plants another surface in the last third (a flood: five scenes)."""
+    """Six bands with a season over 2.6 years; `kind` plants another surface in the last third (flood: five scenes)."""
     rng = np.random.default_rng(seed)
     days = np.arange(n) * 16 + rng.integers(-3, 4, n)
     green_up = 1 + 0.12 * np.sin(2 * np.pi * (days / 365.25 - 0.3))

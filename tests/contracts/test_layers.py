@@ -15,7 +15,8 @@ def test_data_flows_one_way(monkeypatch):
 
 
 def test_importing_geoalign_loads_nothing_heavy():
-    code = "import sys, geoalign; print([m for m in ('numpy', 'xarray', 'dask', 'rasterio', 'numba', 'cv2') if m in sys.modules])"
+    heavy = ("numpy", "xarray", "dask", "rasterio", "numba", "cv2")
+    code = f"import sys, geoalign; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
