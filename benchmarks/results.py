@@ -19,7 +19,9 @@ def write_section(title: str, lines: list[str]) -> None:
         f"## {title}\n\n{datetime.date.today().isoformat()}, geoalign {geoalign.__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {versions}\n"
     )
-    old = RESULTS.read_text() if RESULTS.exists() else "# Measured\n\nEach section was written by the script it names.\n"
+    old = (
+        RESULTS.read_text() if RESULTS.exists() else "# Measured\n\nEach section was written by the script it names.\n"
+    )
     parts = old.split("\n## ")
     kept = [parts[0].rstrip(), *(f"## {p.rstrip()}" for p in parts[1:] if not p.startswith(title + "\n"))]
     RESULTS.write_text("\n\n".join([*kept, head + "\n" + "\n".join(lines)]) + "\n")
