@@ -1,0 +1,176 @@
+"""Change in a series with a season: harmonic regression and cumulative sums whose boundary holds its level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from geoalign.chunked import per_pixel
+from geoalign.detectors.series import check_options, part, series_of, widening, years
+from geoalign.errors import ConfigError
+from geoalign.kernels.cusum import CAP, boundaries, scan
+from geoalign.kernels.harmonic import regressors
+from geoalign.types.changes import CONFIRMED, ENDED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
+from geoalign.types.stack import check_stack
+
+EFFECT = 3.0
+"""Typical size of a change in noise standard deviations, for `probability`."""
+
+
+@dataclass(frozen=True)
+class HarmonicCusum:
+    """Steps in one series: season and trend from its history, then sums of prediction errors against a boundary.
+
+    Everything before a candidate date is its reference. A robust harmonic regression of it predicts what follows; the
+    sum of the next 3, 4, 5, 6, 8, 11, ... prediction errors, divided by its exact standard deviation (the fit's own
+    error included, so that a trend carried far ahead is not trusted more than it deserves), is compared with a boundary
+    that accounts for all the candidates and lengths. Single errors are cut at 3 sd, so a lone undetected cloud can't
+    raise an alarm.
+
+    Parameters
+    ----------
+    alpha : float
+        Chance of a confirmed false alarm at a stable pixel over the whole time watched, however long.
+    prior : float
+        Share of change that `probability` assumes.
+    since : date, optional
+        Watching starts; all before is history. None looks back: the first year (half the series where that is
+        shorter) is history, everything after it is searched.
+    until : date, optional
+        Later scenes are left out.
+    history : float, optional
+        Days of history: before `since`, or at the start of the series. None takes all before `since`.
+    order : int
+        Harmonics of the year, 0 to 3, fewer where the history is too short for them (1.5 observations a regressor).
+        0: no season.
+    index : str, optional
+        A band or an index of `indices.INDICES`. None takes the only band, ndvi, or vh (in dB).
+    direction : int
+        -1 looks for drops only, 1 for rises only, 0 for both.
+
+    Notes
+    -----
+    Adds `date_confirmed` (the observation at which the sum crossed the boundary), `date_end` (status 4: the first
+    observation back at the predicted level), `noise` (sd of the series around its model). `date_after` and `date_by` hold the true date in
+    about 95 % of cases. `magnitude` is the median of observed minus predicted after the change. A pixel needs six
+    observations of history and three after it.
+
+    The boundary holds for independent errors; with an autocorrelation of 0.3 between neighbouring observations about
+    6 % of stable pixels cross it at alpha 0.01.
+
+    References
+    ----------
+    Brown, Durbin and Evans (1975), doi:10.1111/j.2517-6161.1975.tb01532.x, for prediction errors under a growing
+    reference; Verbesselt et al. (2012), doi:10.1016/j.rse.2012.02.022, for watching by harmonic regression. We differ
+    in the statistic (all starts and lengths) and in the boundary (simulated for finite samples).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from geoalign import new_stack
+    >>> time = np.arange("2020-01-01", "2023-01-01", 8, "datetime64[D]")
+    >>> ndvi = np.random.default_rng(0).normal(0.7, 0.02, (time.size, 1, 1))
+    >>> ndvi[90:] -= 0.2
+    >>> found = HarmonicCusum(since="2021-06-01").detect(new_stack({"ndvi": ndvi}, time))
+    >>> int(found.status[0, 0]), int(found.direction[0, 0]), found.date.values[0, 0] == time[90]
+    (3, -1, True)
+    """
+
+    alpha: float = 0.01
+    prior: float = 0.05
+    since: str | None = None
+    until: str | None = None
+    history: float | None = None
+    order: int = 2
+    index: str | None = None
+    direction: int = 0
+
+    kind: ClassVar[str] = "change"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        check_options(self)
+        if self.direction not in (-1, 0, 1):
+            raise ConfigError(f"direction is {self.direction!r}; -1 looks for drops, 1 for rises, 0 for both.")
+
+    def detect(self, stack):
+        """Changes (y, x) of a Stack; lazy where the stack is."""
+        check_stack(stack)
+        stack, first = part(stack, self.since, self.until, self.history)
+        series, units = series_of(stack, self.index)
+        steep, spread = widening(stack, series)
+        found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior,
+                      direction=self.direction)  # fmt: skip
+        layers = layers_of(found, stack.time.values)
+        return new_changes(
+            layers,
+            kind=self.kind,
+            detector=repr(self),
+            prior=self.prior,
+            magnitude_units=units,
+            inputs=stack.scene.values if "scene" in stack.coords else (),
+            coords=stack.coords,
+        )
+
+
+def watch(series, first, steep, spread, *, order, alpha, prior, direction):
+    """`kernels.cusum.scan` over a DataArray (time, y, x): Dataset (y, x) of its fields by name."""
+    time = years(series.time.values)
+    # years count from the first scene: only differences matter, and small numbers keep the digits
+    x = regressors(time - np.floor(time[0]), order)
+    fields = per_pixel(
+        _fields,
+        series,
+        steep,
+        outputs={
+            "outcome": "int8",
+            "date": "int32",
+            "after": "int32",
+            "by": "int32",
+            "confirmed": "int32",
+            "over": "int32",
+            "magnitude": "float32",
+            "probability": "float32",
+            "n_obs": "uint16",
+            "noise": "float32",
+        },  # fmt: skip
+        x=x,
+        years=time,
+        first=first,
+        spread=np.asarray(spread, np.float64),
+        order=order,
+        bound=boundaries(alpha, time.size),
+        direction=direction,
+        prior=prior,
+    )
+    return fields
+
+
+def _fields(series, steep, *, x, years, first, spread, order, bound, direction, prior):
+    r = scan(series, x, years, first, steep.astype(np.float64), spread, order, bound, direction, prior, EFFECT, CAP)
+    return r[:, 0], r[:, 1], r[:, 2], r[:, 3], r[:, 4], r[:, 9], r[:, 5], r[:, 6], r[:, 7], r[:, 10]
+
+
+def layers_of(found, time):
+    """The layers of Changes from what `watch` gave."""
+    changed = found.outcome > 0
+    status = xr.where(found.outcome < 0, NOT_OBSERVABLE, NO_CHANGE)
+    status = xr.where(found.outcome == 1, CONFIRMED, xr.where(found.outcome == 2, ENDED, status))
+    why = xr.where(found.outcome == -1, WHY["no_data"], xr.where(found.outcome < -1, WHY["too_few"], 0))
+    return {
+        "status": status,
+        "date": dates_at(found.date, time),
+        "date_after": dates_at(found.after, time),
+        "date_by": dates_at(found.by, time),
+        "magnitude": found.magnitude,
+        "direction": xr.where(changed, np.sign(found.magnitude.fillna(0)), 0),
+        "probability": found.probability,
+        "n_obs": found.n_obs,
+        "why": why,
+        "date_confirmed": dates_at(found.confirmed, time),
+        "date_end": dates_at(found.over, time),
+        "noise": found.noise,
+    }
