@@ -1,0 +1,326 @@
+"""How well changes and alignments agree with what is known: `assess`, `registration`, `area_estimates`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoalign.errors import StackError
+from geoalign.types.changes import NOT_OBSERVABLE, changed, check_changes
+from geoalign.types.grid import GridMap
+from geoalign.types.warp import Chain
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Agreement of changes with a reference, pixel by pixel. Ratios are NaN where their denominator is 0.
+
+    n_pixels : pixels compared: in `valid`, and observable
+    n_not_observable, n_not_observable_changed : pixels in `valid` where the detector says 255, and how many of them the
+        reference holds for changed; they count neither as right nor as wrong
+    tp, fp, fn, tn : pixels. With `tolerance_days`, a change found at another date counts as fp and as fn
+    n_misdated : changes found, but further than `tolerance_days` from the reference's date
+    precision, recall, f1, iou, kappa : 0..1; kappa is Cohen's
+    commission_error, omission_error : 1 - precision, 1 - recall
+    area_bias : (mapped - reference) / reference
+    median_abs_days, mean_abs_days, bias_days : error of the dates over pixels that changed in both, days; bias: mean of
+        found minus reference
+    median_abs_acquisitions, mean_abs_acquisitions, exact_share : the same counted in acquisitions, and the share of
+        dates that name the very acquisition; NaN without `times`
+    """
+
+    n_pixels: int
+    n_not_observable: int
+    n_not_observable_changed: int
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    n_misdated: int
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+    kappa: float
+    commission_error: float
+    omission_error: float
+    area_bias: float
+    median_abs_days: float
+    mean_abs_days: float
+    bias_days: float
+    median_abs_acquisitions: float
+    mean_abs_acquisitions: float
+    exact_share: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row, a column each figure."""
+        return pd.DataFrame([asdict(self)])
+
+    def __repr__(self):
+        text = f"F1 {self.f1:.3f} (precision {self.precision:.3f}, recall {self.recall:.3f}), IoU {self.iou:.3f}"
+        text += f", kappa {self.kappa:.3f}; date error median {self.median_abs_days:.0f} d"
+        if np.isfinite(self.median_abs_acquisitions):
+            text += f" = {self.median_abs_acquisitions:.0f} acquisitions"
+        return f"<Assessment {text}; {self.n_pixels} px, {self.n_not_observable} not observable>"
+
+
+def assess(changes, truth_dates, *, times=None, tolerance_days: float | None = None, valid=None) -> Assessment:
+    """Compare Changes with reference dates of change.
+
+    The date to be found is that of the first acquisition at or after the reference date: nothing could have shown it
+    earlier. A reference change after the last acquisition is left out, as no data could show it.
+
+    Parameters
+    ----------
+    changes : Changes (y, x)
+        Changed means status confirmed or ended.
+    truth_dates : DataArray or array (y, x), datetime64
+        Day from which the change shows, NaT where nothing changed. On the same grid and in the same frame as `changes`
+        (for simulated scenes: `truth.on(reference)`).
+    times : sequence of datetimes, optional
+        Acquisitions of the stack (`stack.time`). Without them dates are compared with the reference dates themselves
+        and errors are not counted in acquisitions.
+    tolerance_days : optional
+        A change found at a date further off than this is wrong. By default place alone decides.
+    valid : bool array (y, x), optional
+        Pixels to compare; all by default.
+
+    Returns
+    -------
+    Assessment
+
+    Raises
+    ------
+    StackError : shapes differ, or `truth_dates` are not dates
+
+    Examples
+    --------
+    >>> from geoalign.simulation import simulate
+    >>> truth = simulate(size=64, n_sar=8, sensors=("sar",)).truth
+    >>> reference = truth.dates.clearing                     # changes = detect(stack, "deforestation")
+    >>> reference.dtype.kind
+    'M'
+    """
+    check_changes(changes)
+    reference = np.asarray(truth_dates.values if isinstance(truth_dates, xr.DataArray) else truth_dates)
+    if reference.dtype.kind != "M":
+        raise StackError(f"truth_dates is {reference.dtype}; give datetime64 dates with NaT where nothing changed.")
+    layers = changes[["status", "date"]].compute()
+    status, found = layers.status.values, layers.date.values.astype("datetime64[D]")
+    keep = np.ones(status.shape, bool) if valid is None else np.asarray(valid, bool)
+    for name, array in (("truth_dates", reference), ("valid", keep)):
+        if array.shape != status.shape:
+            raise StackError(f"{name} has shape {array.shape}, the changes have {status.shape} (y, x).")
+
+    days = None if times is None else np.asarray(getattr(times, "values", times), "datetime64[ns]")
+    expected, late = _first_shown(reference, days)
+    keep = keep & ~late
+    hidden = keep & (status == NOT_OBSERVABLE)
+    seen = keep & ~hidden
+    mapped = changed(layers).values & seen
+    real = ~np.isnat(reference) & seen
+    both = mapped & real
+    dated = both & ~np.isnat(found)
+    error = (found[dated] - expected[dated]).astype(float)
+    misdated = int(both.sum() - (np.abs(error) <= tolerance_days).sum()) if tolerance_days is not None else 0
+    steps = np.empty(0) if days is None else _steps(found[dated], expected[dated], days)
+
+    n = int(seen.sum())
+    tp = int(both.sum()) - misdated
+    fp, fn = int(mapped.sum()) - tp, int(real.sum()) - tp
+    tn = n - tp - fp - fn + misdated
+    chance = _ratio((tp + fp) * (tp + fn) + (n - tp - fp) * (n - tp - fn), n * n)
+    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    return Assessment(
+        n_pixels=n,
+        n_not_observable=int(hidden.sum()),
+        n_not_observable_changed=int((hidden & ~np.isnat(reference)).sum()),
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        n_misdated=misdated,
+        precision=precision,
+        recall=recall,
+        f1=_ratio(2 * tp, 2 * tp + fp + fn),
+        iou=_ratio(tp, int((mapped | real).sum())),
+        kappa=_ratio(_ratio(tp + tn, n) - chance, 1 - chance),
+        commission_error=1 - precision,
+        omission_error=1 - recall,
+        area_bias=_ratio(fp - fn, tp + fn),
+        median_abs_days=_of(np.median, np.abs(error)),
+        mean_abs_days=_of(np.mean, np.abs(error)),
+        bias_days=_of(np.mean, error),
+        median_abs_acquisitions=_of(np.median, np.abs(steps)),
+        mean_abs_acquisitions=_of(np.mean, np.abs(steps)),
+        exact_share=_of(np.mean, steps == 0),
+    )
+
+
+def registration(alignment, truth, *, step_px: int = 4) -> pd.DataFrame:
+    """Residual misalignment of every scene against the planted warps.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        On a scene as its reference, the true warp is that from this scene (`truth.relative`); on anything else
+        ("median", an image) it is the one from the ground.
+    truth : simulation.Truth
+    step_px : px between the points at which the warps are compared, over the whole image
+
+    Returns
+    -------
+    DataFrame, a row a scene of the alignment's report: scene, status, warp_kind (planted: none, shift, affine, field),
+    planted_rms_px (before), rmse_px (after: root mean square length of the residual, px), max_px, sigma_px (as the
+    alignment predicted it, an axis); NaN where the scene has no warp.
+
+    Raises
+    ------
+    StackError : a scene of the alignment is not in the truth
+
+    Examples
+    --------
+    >>> from geoalign import Alignment, simulate
+    >>> import pandas as pd
+    >>> truth = simulate(size=64, n_sar=2, sensors=("sar",)).truth
+    >>> report = pd.DataFrame({"scene": list(truth.warps), "status": "aligned", "sigma_px": 0.1})
+    >>> exact = Alignment("median", dict(truth.warps), report, truth.geobox, truth.geobox.shape)
+    >>> registration(exact, truth).rmse_px.max()
+    np.float64(0.0)
+    """
+    scenes = list(alignment.report.scene)
+    unknown = [s for s in scenes if s not in truth.warps]
+    if unknown:
+        raise StackError(f"the truth knows nothing of {', '.join(unknown[:3])}; it is of other scenes.")
+    shape = tuple(alignment.shape) if min(alignment.shape) > 0 else tuple(truth.geobox.shape)
+    axes = [np.unique(np.append(np.arange(0, n, step_px), n - 1)).astype(float) for n in shape]
+    points = np.meshgrid(*axes, indexing="ij")
+    ends = ()
+    if alignment.geobox is not None and alignment.geobox != truth.geobox:
+        ends = (GridMap(alignment.geobox, truth.geobox), GridMap(truth.geobox, alignment.geobox))
+    rows = []
+    for _, line in alignment.report.iterrows():
+        on_scene = alignment.reference in truth.warps
+        true = truth.relative(alignment.reference, line.scene) if on_scene else truth.warps[line.scene]
+        true = np.array((Chain((ends[0], true, ends[1])) if ends else true).pull(*points))
+        before = np.hypot(*(true - points))
+        after = np.full(1, np.nan)
+        if line.scene in alignment.warps:
+            after = np.hypot(*(np.array(alignment.warps[line.scene].pull(*points)) - true))
+        rows.append(
+            {
+                "scene": line.scene,
+                "status": line.status,
+                "warp_kind": truth.warp_kinds[line.scene],
+                "planted_rms_px": float(np.sqrt((before**2).mean())),
+                "rmse_px": float(np.sqrt((after**2).mean())),
+                "max_px": float(after.max()),
+                "sigma_px": float(line.get("sigma_px", np.nan)),
+            }
+        )
+    columns = ["scene", "status", "warp_kind", "planted_rms_px", "rmse_px", "max_px", "sigma_px"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True, eq=False)
+class AreaEstimates:
+    """Result of `area_estimates`: area and accuracies by class with 1-sigma errors, and overall accuracy.
+
+    classes : DataFrame, a row a class: area, area_error, users, users_error, producers, producers_error
+    overall, overall_error : 0..1
+    """
+
+    classes: pd.DataFrame = field(repr=False)
+    overall: float
+    overall_error: float
+
+
+def area_estimates(counts, map_areas, *, classes=None) -> AreaEstimates:
+    """Areas and accuracies from a stratified random sample whose strata are the map's classes.
+
+    Parameters
+    ----------
+    counts : (class, class) array of sample counts, row = map class, column = reference class; two or more a row
+    map_areas : (class,) mapped area of each class, in any unit
+    classes : names, optional
+
+    Returns
+    -------
+    AreaEstimates; multiply the errors by 1.96 for 95 % confidence intervals
+
+    Raises
+    ------
+    StackError : shapes that do not fit, or fewer than two samples in a class
+
+    References
+    ----------
+    Olofsson et al. (2014), Good practices for estimating area and assessing accuracy of land change,
+    doi:10.1016/j.rse.2014.02.015, equations 2 and 5 to 11.
+
+    Examples
+    --------
+    >>> area_estimates([[97, 3], [2, 198]], [20.0, 80.0]).classes.area.round(1).tolist()
+    [20.2, 79.8]
+    """
+    n = np.asarray(counts, float)
+    areas = np.asarray(map_areas, float)
+    if n.ndim != 2 or n.shape[0] != n.shape[1] or areas.shape != n.shape[:1]:
+        raise StackError(f"counts must be (class, class) and map_areas (class,), got {n.shape} and {areas.shape}.")
+    rows = n.sum(1)
+    if (rows < 2).any():
+        raise StackError(f"map class {int(np.argmin(rows))} has {rows.min():.0f} samples; two are needed at the least.")
+    weight = areas / areas.sum()
+    share = n / rows[:, None]
+    p = weight[:, None] * share
+    area_share = p.sum(0)
+    spread = share * (1 - share) / (rows[:, None] - 1)
+    users = np.diag(share)
+    users_var = users * (1 - users) / (rows - 1)
+    # with areas for the pixel numbers of the paper: every term has the same power of them
+    totals = (areas[:, None] * share).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        producers = np.diag(p) / area_share
+        others = (areas[:, None] ** 2 * spread).sum(0) - areas**2 * np.diag(spread)
+        producers_var = (areas**2 * (1 - producers) ** 2 * users_var + producers**2 * others) / totals**2
+    table = pd.DataFrame(
+        {
+            "area": area_share * areas.sum(),
+            "area_error": np.sqrt((weight[:, None] ** 2 * spread).sum(0)) * areas.sum(),
+            "users": users,
+            "users_error": np.sqrt(users_var),
+            "producers": producers,
+            "producers_error": np.sqrt(producers_var),
+        },
+        index=pd.Index(list(classes) if classes is not None else range(len(areas)), name="class"),
+    )
+    return AreaEstimates(table, float(np.trace(p)), float(np.sqrt((weight**2 * users_var).sum())))
+
+
+def _first_shown(reference, times):
+    """Day of the first acquisition at or after each reference date, and where there is none any more."""
+    if times is None:
+        return reference.astype("datetime64[D]"), np.zeros(reference.shape, bool)
+    real = ~np.isnat(reference)
+    index = np.zeros(reference.shape, int)
+    index[real] = np.searchsorted(times, reference[real].astype("datetime64[ns]"), side="left")
+    late = real & (index >= times.size)
+    shown = times[np.minimum(index, times.size - 1)].astype("datetime64[D]")
+    shown[~real] = np.datetime64("NaT")
+    return shown, late
+
+
+def _steps(found, expected, times):
+    """Acquisitions between two arrays of days; a day between acquisitions counts as the one after it."""
+    days = times.astype("datetime64[D]")
+    return np.searchsorted(days, found).astype(float) - np.searchsorted(days, expected)
+
+
+def _ratio(a, b):
+    return float(a / b) if b else float("nan")
+
+
+def _of(statistic, values):
+    return float(statistic(values)) if values.size else float("nan")
