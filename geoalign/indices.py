@@ -1,7 +1,7 @@
 """Spectral indices of a Stack, by name: plain arithmetic on its bands, lazy where they are.
 
-Every index takes reflectance 0-1 and gives a float32 DataArray; NaN where one of its bands is not observed or a ratio has
-no denominator. `INDICES` lists them, `index(stack, "ndvi")` computes one.
+Every index takes reflectance 0-1 and gives a float32 DataArray; NaN where one of its bands is not observed or a
+ratio has no denominator. `INDICES` lists them, `index(stack, "ndvi")` computes one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ INDICES: dict[str, Index] = {
         ),
         Index("nbr", "normalised burn ratio", ("nir", "swir2"), _difference, "Key and Benson 2006"),
         Index("nbr2", "normalised burn ratio 2", ("swir1", "swir2"), _difference, "Key and Benson 2006"),
-        Index("ndmi", "normalised difference moisture index", ("nir", "swir1"), _difference, "Gao 1996; Wilson and Sader 2002"),
+        Index("ndmi", "normalised difference moisture index", ("nir", "swir1"), _difference, "Wilson and Sader 2002"),
         Index("ndwi", "normalised difference water index", ("green", "nir"), _difference, "McFeeters 1996"),
         Index("mndwi", "modified normalised difference water index", ("green", "swir1"), _difference, "Xu 2006"),
         Index("ndbi", "normalised difference built-up index", ("swir1", "nir"), _difference, "Zha et al. 2003"),
@@ -130,7 +130,7 @@ def index(stack, name: str) -> xr.DataArray:
     >>> import numpy as np
     >>> from geoalign import new_stack
     >>> stack = new_stack({"red": np.full((1, 1, 1), 0.1), "nir": np.full((1, 1, 1), 0.3)}, ["2024-01-01"])
-    >>> float(index(stack, "ndvi")[0, 0, 0])
+    >>> round(float(index(stack, "ndvi")[0, 0, 0]), 3)
     0.5
     """
     if name not in INDICES:
@@ -144,11 +144,7 @@ def index(stack, name: str) -> xr.DataArray:
         raise StackError(
             f"{name} needs the bands {', '.join(entry.bands)}; {', '.join(absent)} is missing "
             f"(bands: {', '.join(map(str, stack.data_vars))}). "
-            + (
-                f"Possible with these: {', '.join(others)}."
-                if others
-                else "None of the indices is possible with these."
-            )
+            + (f"Possible with these: {', '.join(others)}." if others else "No index is possible with these.")
         )
     like = stack[entry.bands[0]]
     values = entry.function(*(stack[band].data for band in entry.bands))

@@ -54,9 +54,9 @@ class HarmonicCusum:
     Notes
     -----
     Adds `date_confirmed` (the observation at which the sum crossed the boundary), `date_end` (status 4: the first
-    observation back at the predicted level), `noise` (sd of the series around its model). `date_after` and `date_by` hold the true date in
-    about 95 % of cases. `magnitude` is the median of observed minus predicted after the change. A pixel needs six
-    observations of history and three after it.
+    observation back at the predicted level), `noise` (sd of the series around its model). The true date lies between
+    `date_after` and `date_by` in about 95 % of cases. `magnitude` is the median of observed minus predicted after the
+    change. A pixel needs seven observations of history (five without a season) and three after it.
 
     The boundary holds for independent errors; with an autocorrelation of 0.3 between neighbouring observations about
     6 % of stable pixels cross it at alpha 0.01.
@@ -75,7 +75,7 @@ class HarmonicCusum:
     >>> ndvi = np.random.default_rng(0).normal(0.7, 0.02, (time.size, 1, 1))
     >>> ndvi[90:] -= 0.2
     >>> found = HarmonicCusum(since="2021-06-01").detect(new_stack({"ndvi": ndvi}, time))
-    >>> int(found.status[0, 0]), int(found.direction[0, 0]), found.date.values[0, 0] == time[90]
+    >>> int(found.status[0, 0]), int(found.direction[0, 0]), bool(found.date.values[0, 0] == time[90])
     (3, -1, True)
     """
 
@@ -121,22 +121,16 @@ def watch(series, first, steep, spread, *, order, alpha, prior, direction):
     time = years(series.time.values)
     # years count from the first scene: only differences matter, and small numbers keep the digits
     x = regressors(time - np.floor(time[0]), order)
-    fields = per_pixel(
+    return per_pixel(
         _fields,
         series,
         steep,
         outputs={
             "outcome": "int8",
-            "date": "int32",
-            "after": "int32",
-            "by": "int32",
-            "confirmed": "int32",
-            "over": "int32",
-            "magnitude": "float32",
-            "probability": "float32",
+            **dict.fromkeys(("date", "after", "by", "confirmed", "over"), "int32"),
+            **dict.fromkeys(("magnitude", "probability", "noise"), "float32"),
             "n_obs": "uint16",
-            "noise": "float32",
-        },  # fmt: skip
+        },
         x=x,
         years=time,
         first=first,
@@ -146,12 +140,11 @@ def watch(series, first, steep, spread, *, order, alpha, prior, direction):
         direction=direction,
         prior=prior,
     )
-    return fields
 
 
 def _fields(series, steep, *, x, years, first, spread, order, bound, direction, prior):
     r = scan(series, x, years, first, steep.astype(np.float64), spread, order, bound, direction, prior, EFFECT, CAP)
-    return r[:, 0], r[:, 1], r[:, 2], r[:, 3], r[:, 4], r[:, 9], r[:, 5], r[:, 6], r[:, 7], r[:, 10]
+    return tuple(r[:, k] for k in (0, 1, 2, 3, 4, 9, 5, 6, 10, 7))
 
 
 def layers_of(found, time):

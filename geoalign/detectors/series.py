@@ -80,8 +80,8 @@ def series_of(stack, name):
             name = "ndvi"
         else:
             raise StackError(
-                f"which series is meant? The stack has the bands {', '.join(map(str, bands))}; choose with index=..., a "
-                f"band or one of {', '.join(possible(stack)) or 'the indices (none is possible with these bands)'}."
+                f"which series is meant? The stack has the bands {', '.join(map(str, bands))}; choose with "
+                f"index=..., a band or one of {', '.join(possible(stack)) or 'the indices (none is possible with these bands)'}."
             )
     if name in stack:
         series = stack[name]

@@ -73,7 +73,7 @@ def _line(at, xs, ys):
 
 @njit(nogil=True, cache=True)
 def student_to_normal(t, df):
-    """A Student-t value with df degrees of freedom on the normal scale (Wallace 1959; within 2 % up to 4.5 for df >= 3)."""
+    """A Student-t value with df degrees of freedom on the normal scale (Wallace 1959; within 4 %, df >= 3)."""
     z = (8.0 * df + 1.0) / (8.0 * df + 3.0) * np.sqrt(df * np.log1p(t * t / df))
     return z if t >= 0.0 else -z
 
@@ -229,7 +229,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             continue
         for i in range(start, n):
             error[i] = (y[i] - predict(xs[i], best_beta, p)) / np.sqrt(best_s**2 + extra[i])
-        found, earliest, latest, over, step = locate(error, start, n, alarm_start, alarm, cap)
+        found, earliest, latest, over = locate(error, start, n, alarm_start, alarm, cap)
         out[pixel, 0] = 1 if over < 0 else 2
         out[pixel, 1] = at[found]
         out[pixel, 2] = at[earliest - 1]
@@ -261,7 +261,7 @@ def locate(error, start, n, alarm_start, alarm, cap):
 
     error : standardised prediction errors, [start, n) are used; alarm_start, alarm : the sum that crossed
     Returns the first changed observation, the earliest and latest likely ones (within 2 of the log likelihood, about
-    95 %), the observation at which it was over again (-1 where it lasts), and the size of the step in sd.
+    95 %), and the observation at which it was over again (-1 where it lasts).
     """
     low = max(start, alarm_start - 6)
     high = min(n, max(alarm + 1, alarm_start + 8))
@@ -288,4 +288,4 @@ def locate(error, start, n, alarm_start, alarm, cap):
         gain += 0.5 * (min(r * r, cap * cap) - min(error[i] * error[i], cap * cap))
         if gain > best and n - i >= 3:
             best, over = gain, i
-    return found, earliest, latest, over, step
+    return found, earliest, latest, over
