@@ -79,9 +79,10 @@ def series_of(stack, name):
         elif "red" in bands and "nir" in bands:
             name = "ndvi"
         else:
+            named = ", ".join(possible(stack)) or "the indices (none is possible with these bands)"
             raise StackError(
                 f"which series is meant? The stack has the bands {', '.join(map(str, bands))}; choose with "
-                f"index=..., a band or one of {', '.join(possible(stack)) or 'the indices (none is possible with these bands)'}."
+                f"index=..., a band or one of {named}."
             )
     if name in stack:
         series = stack[name]
