@@ -1,8 +1,10 @@
 """geoalign: align satellite time series to a fraction of a pixel, then find and date what changed on the ground.
 
-The public names are loaded on first use, so that `import geoalign` stays quick.
+The public names are loaded on first use, so that `import geoalign` stays quick. The accessor `.geoalign` of Datasets is
+there once xarray was loaded, by you or by the first public name that needs it.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 
 __version__ = "0.1.0"
@@ -49,11 +51,21 @@ def __getattr__(name):
     if name in _HOMES:
         value = getattr(_import_module(_HOMES[name]), name)
         globals()[name] = value
+        _register()
         return value
     if name in _MODULES:
         return _import_module(f"geoalign.{name}")
     raise AttributeError(f"module 'geoalign' has no attribute {name!r}")
 
 
+def _register():
+    """Give Datasets their accessor, without loading xarray for it."""
+    if "xarray" in _sys.modules and "geoalign.accessor" not in _sys.modules:
+        _import_module("geoalign.accessor")
+
+
 def __dir__():
     return sorted({*__all__, *_MODULES})
+
+
+_register()

@@ -1,0 +1,48 @@
+"""`stack.geoalign.detect("flood")`: the public functions as methods of a Dataset, nothing more.
+
+Importing this module registers the accessor. Nothing that holds no state is kept in it.
+"""
+
+from __future__ import annotations
+
+import xarray as xr
+
+
+@xr.register_dataset_accessor("geoalign")
+class GeoalignAccessor:
+    """The public functions with this Dataset as their first argument.
+
+    Examples
+    --------
+    >>> import numpy as np, geoalign, geoalign.accessor
+    >>> stack = geoalign.new_stack({"vv": np.ones((2, 4, 5))}, ["2024-01-01", "2024-01-13"])
+    >>> sorted(name for name in dir(stack.geoalign) if not name.startswith("_"))
+    ['coregister', 'detect', 'mask', 'polygons']
+    """
+
+    def __init__(self, data: xr.Dataset):
+        self._data = data
+
+    def mask(self, **options) -> xr.Dataset:
+        """Screen a Stack; see `geoalign.mask`."""
+        from geoalign.masks import mask
+
+        return mask(self._data, **options)
+
+    def coregister(self, **options):
+        """How every scene of a Stack lies on the reference; see `geoalign.coregister`."""
+        from geoalign.registration import coregister
+
+        return coregister(self._data, **options)
+
+    def detect(self, detector, *, sigma_px=None, **options) -> xr.Dataset:
+        """Find and date what changed in a Stack; see `geoalign.detect`."""
+        from geoalign.detectors import detect
+
+        return detect(self._data, detector, sigma_px=sigma_px, **options)
+
+    def polygons(self, **options):
+        """Polygons around what changed, of Changes; see `geoalign.polygons`."""
+        from geoalign.vectors import polygons
+
+        return polygons(self._data, **options)

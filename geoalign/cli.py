@@ -1,0 +1,475 @@
+"""The command line: parse, one public call, a short summary. Results go to stdout, logs to stderr."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geoalign.errors import ConfigError, GeoalignError
+
+log = logging.getLogger("geoalign")
+
+FOREIGN = ("GDAL_DATA", "PROJ_DATA", "PROJ_LIB", "GDAL_DRIVER_PATH")
+"""Variables of another GDAL or PROJ on the machine: they would point our wheels to data of the wrong version."""
+
+cleared: dict[str, str] = {}
+
+app = typer.Typer(
+    name="geoalign",
+    help="Find and date what changed on the ground, in aligned satellite time series. "
+    "Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 done but some scenes failed, 4 no usable data, "
+    "75 locked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all processors by default.")]
+Site = Annotated[Path, typer.Argument(help="The site's TOML file.", show_default=False)]
+Scenes = Annotated[str, typer.Argument(help="Folder, file or pattern of scenes, or a catalogue.", show_default=False)]
+Product = Annotated[str, typer.Option(help="Product profile; auto looks at each file.")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Every error is one line unless --debug is given."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # these mean the same wherever they stand in the line
+    front = [a for a in argv if a in ("-v", "-q", "--verbose", "--quiet", "--debug")]
+    argv = front + [a for a in argv if a not in front]
+    for name in FOREIGN:
+        if name in os.environ:
+            cleared[name] = os.environ.pop(name)
+    debug = "--debug" in front
+    try:
+        return _code(app(argv, standalone_mode=False))
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        _say("stopped.")
+        return 130
+    except GeoalignError as err:
+        if debug:
+            raise
+        _say(f"error: {err}")
+        return err.exit_code
+    except Exception as err:
+        if debug:
+            raise
+        if hasattr(err, "show") and hasattr(err, "exit_code"):  # what typer says about wrong usage
+            err.show()
+            return int(err.exit_code)
+        if isinstance(err, MemoryError):
+            _say("error: not enough memory. Use fewer --threads, a smaller bbox, or more memory.")
+        elif isinstance(err, OSError):
+            _say(f"error: {err}")
+        else:
+            _say(f"error: {type(err).__name__}: {err}. This should not happen: run again with --debug and report it.")
+        return 1
+
+
+def _code(result) -> int:
+    return result if isinstance(result, int) else 0
+
+
+def _say(text):
+    sys.stderr.write(text.rstrip() + "\n")
+
+
+@app.callback()
+def _common(
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    bar = sys.stderr.isatty()
+    level = logging.DEBUG if verbose or debug else logging.ERROR if quiet else logging.WARNING if bar else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    log.handlers = [handler]
+    log.setLevel(level)
+    log.propagate = False
+    for name, value in cleared.items():
+        log.debug("%s=%s belongs to another GDAL or PROJ and is ignored", name, value)
+
+
+# ---------------------------------------------------------------------------------------------------- the commands
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("geoalign-demo"),
+    threads: Threads = None,
+    json: Json = False,
+) -> int:
+    """Show everything at work: scenes with planted shifts and changes, found again and measured."""
+    from geoalign.demo import run_demo
+    from geoalign.progress import progress
+
+    with progress() as on_step:
+        result = run_demo(folder, threads=threads, on_step=on_step)
+    if json:
+        return _print_json(_run_document(result)) or result.exit_code
+    accuracy = result.accuracy
+    _table("Alignment: residual against the true warp", accuracy["registration"])
+    _table("Changes against the truth", accuracy["detection"])
+    _run_summary(result)
+    return result.exit_code
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Where the scenes and their truth are written.", show_default=False)],
+    size: Annotated[int, typer.Option(min=32, help="Side of the scenes, px.")] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same scenes.")] = 0,
+    json: Json = False,
+) -> int:
+    """Write simulated optical and SAR scenes with known shifts, changes and dates, and a site file for them."""
+    from geoalign.simulation import simulate as make
+
+    made = make(folder, size=size, seed=seed)
+    counts = {"optical": made.optical.sizes["time"], "sar": made.sar.sizes["time"]}
+    document = {
+        "folder": str(folder),
+        "site": str(folder / "site.toml"),
+        "truth": str(folder / "truth"),
+        "scenes": counts,
+    }
+    if json:
+        return _print_json(document)
+    _out(f"{counts['optical']} optical and {counts['sar']} SAR scenes of {size} x {size} px in {folder}")
+    _out(f"next: geoalign run {folder / 'site.toml'}")
+    return 0
+
+
+@app.command()
+def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
+    """Say what files hold and what would be applied to them: product, bands, CRS, dates, scale, masks, doubts."""
+    from geoalign.io import open_stack
+
+    stack = open_stack(path, product=product)
+    applied = {r.get("scene"): r for r in jsonlib.loads(stack.attrs.get("applied", "[]"))}
+    skipped = jsonlib.loads(stack.attrs.get("skipped", "[]"))
+    box = stack.odc.geobox
+    scenes = [
+        {"scene": str(s), "time": str(t)[:19], "sensor": str(n), "orbit": int(o)}
+        | _without(applied.get(str(s), {}), "scene")
+        for s, t, n, o in zip(stack.scene.values, stack.time.values, stack.sensor.values, stack.orbit.values)
+    ]
+    document = {
+        "bands": list(map(str, stack.data_vars)),
+        "crs": str(box.crs),
+        "shape": list(map(int, box.shape)),
+        "resolution": abs(float(box.resolution.y)),
+        "bbox": [float(v) for v in box.boundingbox.bbox],
+        "scenes": scenes,
+        "skipped": skipped,
+    }
+    if json:
+        return _print_json(document) or (3 if skipped else 0)
+    _out(f"bands {' '.join(document['bands'])}")
+    _out(f"grid  {box.shape[1]} x {box.shape[0]} px of {document['resolution']:g}, {document['crs']}")
+    _table(f"{len(scenes)} scenes", scenes)
+    if skipped:
+        _table("can't be used", skipped)
+    return 3 if skipped else 0
+
+
+@app.command()
+def validate(site: Site, json: Json = False) -> int:
+    """Check a site file: everything that is wrong with it at once, with line and key."""
+    from geoalign.config import load_config
+
+    try:
+        config = load_config(site)
+    except ConfigError as err:
+        if not json:
+            raise
+        return _print_json({"valid": False, "problems": list(err.problems)}) or err.exit_code
+    if json:
+        return _print_json({"valid": True, "problems": [], "configuration": config.plain()})
+    detectors = ", ".join(config.layers) or "no detector"
+    _out(f"{site} is valid: {', '.join(config.sources)}; {detectors}; results go to {config.output_folder}")
+    return 0
+
+
+@app.command()
+def align(
+    scenes: Scenes,
+    output: Annotated[Path, typer.Option(help="Folder for alignment.json, the tie points and aligned scenes.")] = Path(
+        "aligned"
+    ),
+    reference: Annotated[str, typer.Option(help="auto, median, a scene id, or a raster.")] = "auto",
+    matcher: Annotated[str, typer.Option(help="auto, or a matcher's name.")] = "auto",
+    model: Annotated[str, typer.Option(help="auto, shift, affine, ...")] = "auto",
+    max_shift_px: Annotated[
+        float | None, typer.Option(help="How far to search, px; a fifth of the image by default.")
+    ] = None,
+    resampling: Annotated[str, typer.Option(help="nearest, bilinear, cubic, bspline or lanczos.")] = "cubic",
+    product: Product = "auto",
+    write: Annotated[bool, typer.Option("--write", help="Write the aligned scenes too, as COGs.")] = False,
+    json: Json = False,
+) -> int:
+    """Align scenes with each other and report how well each lies."""
+    from geoalign.align import align_scenes
+    from geoalign.progress import progress
+
+    with progress() as on_step:
+        on_step("align")
+        result = align_scenes(
+            scenes, output, product=product, reference=reference, matcher=matcher, model=model,
+            max_shift_px=max_shift_px, resampling=resampling, write=write,
+        )  # fmt: skip
+    rows = jsonlib.loads(result.alignment.report.to_json(orient="records"))
+    if json:
+        paths = [str(p) for p in result.paths]
+        return (
+            _print_json(
+                {"reference": result.alignment.reference, "report": rows, "skipped": result.skipped, "paths": paths}
+            )
+            or result.exit_code
+        )
+    _table(f"reference: {result.alignment.reference}", rows)
+    if result.skipped:
+        _table("left out", result.skipped)
+    _out("\n".join(str(p) for p in result.paths))
+    return result.exit_code
+
+
+@app.command()
+def detect(
+    scenes: Scenes,
+    detector: Annotated[
+        str, typer.Argument(help="flood, deforestation, urbanization, omnibus, log_ratio, ...", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out"),
+    alpha: Annotated[float | None, typer.Option(help="Chance of a false alarm at a stable pixel.")] = None,
+    prior: Annotated[float | None, typer.Option(help="Share of change that is expected.")] = None,
+    since: Annotated[str | None, typer.Option(help="Look for change from this date on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Look for change up to this date.")] = None,
+    history: Annotated[str | None, typer.Option(help="History the season is fitted on.")] = None,
+    order: Annotated[int | None, typer.Option(help="Harmonics of the season.")] = None,
+    enl: Annotated[float | None, typer.Option(help="Equivalent number of looks.")] = None,
+    min_area_m2: Annotated[float | None, typer.Option(help="Smallest polygon, square metres.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="Any other option of the detector, as key=value.")
+    ] = None,
+    register: Annotated[bool, typer.Option(help="Align the scenes first.")] = True,
+    product: Product = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> int:
+    """Find and date change in scenes with one detector: layers, polygons and a report."""
+    from geoalign.config import scenes_config
+    from geoalign.pipeline import run as run_site
+    from geoalign.progress import progress
+    from geoalign.report import write_report
+
+    given = {
+        "alpha": alpha,
+        "prior": prior,
+        "since": since,
+        "until": until,
+        "history": history,
+        "order": order,
+        "enl": enl,
+    }
+    options = {k: v for k, v in given.items() if v is not None} | dict(_option(text) for text in option or ())
+    config = scenes_config(
+        scenes, detector, output, options, product=product, register=register, min_area_m2=min_area_m2 or 0.0
+    )
+    with progress() as on_step:
+        result = run_site(config, threads=threads, on_step=on_step, then=[write_report])
+    return _show_run(result, json)
+
+
+@app.command()
+def run(
+    site: Site,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; read no pixel.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> int:
+    """Do all that a site file says: open, mask, align, detect, export, report."""
+    from geoalign import pipeline
+    from geoalign.config import load_config
+    from geoalign.progress import progress
+
+    config = load_config(site)
+    if dry_run:
+        return _show_plan(pipeline.plan(config, threads=threads), json)
+    from geoalign.report import write_report
+
+    with progress() as on_step:
+        result = pipeline.run(config, threads=threads, on_step=on_step, then=[write_report])
+    return _show_run(result, json)
+
+
+@app.command()
+def report(
+    runfolder: Annotated[Path, typer.Argument(help="Folder of a run, or an output folder.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the page; report.html in the run by default.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Write the HTML page of a run again."""
+    from geoalign.report import write_report
+
+    path = write_report(runfolder, output)
+    return _print_json({"report": str(path)}) if json else _out(str(path))
+
+
+@app.command()
+def doctor(
+    runfolder: Annotated[Path | None, typer.Argument(help="A run to check against its manifest.")] = None,
+    json: Json = False,
+) -> int:
+    """Check this installation, and a run's files against its manifest."""
+    from geoalign.doctor import examine
+
+    findings = examine(runfolder, cleared=cleared)
+    bad = any(f.status == "bad" for f in findings)
+    if json:
+        return _print_json([asdict(f) for f in findings]) or int(bad)
+    _table("doctor", [asdict(f) for f in findings])
+    return int(bad)
+
+
+# ------------------------------------------------------------------------------------------------------- the output
+
+
+def _show_run(result, json) -> int:
+    if json:
+        _print_json(_run_document(result))
+    else:
+        _run_summary(result)
+    return result.exit_code
+
+
+def _run_document(result) -> dict[str, Any]:
+    from geoalign.publish import read_manifest
+
+    keys = (
+        "run_id",
+        "exit_code",
+        "started",
+        "finished",
+        "layers",
+        "registration",
+        "skipped",
+        "failed",
+        "accuracy",
+        "timings",
+    )
+    document = read_manifest(result.folder)
+    return {"folder": str(result.folder), "report": str(result.report or "")} | {
+        k: document[k] for k in (*keys, "peak_rss_mb")
+    }
+
+
+def _run_summary(result):
+    rows = []
+    for name, layer in result.layers.items():
+        days = list(layer["dates"])
+        rows.append(
+            {
+                "layer": name, "stack": layer["stack"], "area_ha": layer["area_ha"], "polygons": layer["polygons"],
+                "first": days[0] if days else "", "last": days[-1] if days else "",
+                "not_observable_px": layer["pixels"]["not_observable"],
+            }
+        )  # fmt: skip
+    _table("found", rows)
+    if result.skipped:
+        _table("scenes left out", result.skipped)
+    for name, reason in result.failed.items():
+        _say(f"{name} failed: {reason}")
+    for layer in result.layers.values():
+        for place in sorted(set(layer["files"].values())):
+            _out(str(result.folder / place))
+    _out(f"manifest  {result.manifest}")
+    if result.report:
+        _out(f"report    {result.report}")
+    _out(f"{sum(result.timings.values()):.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
+
+
+def _show_plan(plan, json) -> int:
+    if json:
+        return _print_json(asdict(plan))
+    for name, scenes in plan.scenes.items():
+        _table(f"{name}: {len(scenes)} scenes", scenes)
+    if plan.skipped:
+        _table("can't be used", plan.skipped)
+    box = ", ".join(f"{v:g}" for v in plan.bbox)
+    _out(f"grid    {plan.shape[1]} x {plan.shape[0]} px of {plan.resolution:g}, {plan.crs}, {box}")
+    for name, sizes in plan.chunks.items():
+        _out(f"chunks  {name}: " + ", ".join(f"{k} {v}" for k, v in sizes.items()))
+    for item in plan.detectors:
+        _out(f"detect  {item['layer']}: {item['detector']} on {item['on']}")
+    _out(f"memory  about {plan.memory_mb:,} MB\ndisk    at most {plan.disk_mb:,} MB in {plan.output}")
+    return 0
+
+
+def _option(text) -> tuple[str, Any]:
+    """key=value, the value as TOML where it is (numbers, true, dates, lists), else text."""
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--option {text!r} must be key=value.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _without(record, *names):
+    return {k: v for k, v in record.items() if k not in names}
+
+
+def _print_json(document) -> int:
+    from geoalign.publish import finite
+
+    _out(jsonlib.dumps(finite(document), indent=1, default=str))
+    return 0
+
+
+def _out(text) -> int:
+    sys.stdout.write(text.rstrip() + "\n")
+    return 0
+
+
+def _table(title, rows):
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    names = [name for name in rows[0] if any(row.get(name) not in (None, "", []) for row in rows)]
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        number = all(isinstance(row.get(name), int | float | None) for row in rows)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_short(row.get(name)) for name in names))
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+
+
+def _short(value) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

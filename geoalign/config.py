@@ -1,0 +1,548 @@
+"""One TOML file describes a site: read it, and name everything that is wrong with it at once, with key and line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import fields as dataclass_fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geoalign.errors import ConfigError, GeoalignError
+from geoalign.keylines import key_lines
+
+ONLY = "scenes"
+"""What the single stack is called where `scenes` is one source and not a table of sensors."""
+
+MODELS = ("auto", "shift", "rigid", "similarity", "affine", "projective", "field")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Grid(_Section):
+    """The project grid. Without a section it is the grid of the first scene, over all scenes.
+
+    crs : e.g. "EPSG:32633"; resolution_m : pixel side; bbox : xmin, ymin, xmax, ymax in that CRS;
+    like : a raster whose grid is taken as it is, instead of the other three
+    """
+
+    crs: str | None = None
+    resolution_m: float | None = Field(default=None, gt=0)
+    bbox: tuple[float, float, float, float] | None = None
+    like: str | None = None
+
+
+class Register(_Section):
+    """How scenes are aligned. `register = false` in the file turns alignment off.
+
+    reference : "auto", "median", a scene id or a raster; matcher : "auto" or a name; model : "auto" or a kind of warp;
+    max_shift_px : how far to search, px (None: a fifth of the image); resampling : the kernel of the one resampling
+    """
+
+    reference: str = "auto"
+    matcher: str = "auto"
+    model: str = "auto"
+    max_shift_px: float | None = Field(default=None, gt=0)
+    resampling: Literal["nearest", "bilinear", "cubic", "bspline", "lanczos"] = "cubic"
+    seed: int = 0
+
+
+class Detect(_Section):
+    """One detector on one stack. `name` is the folder of its layers; all other keys are the detector's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    detector: str
+    on: str | None = None
+    name: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Vectors(_Section):
+    """Polygons. min_area_m2 : smaller ones are left out; formats : file types by suffix."""
+
+    min_area_m2: float = Field(default=0.0, ge=0)
+    formats: tuple[Literal["gpkg", "fgb", "geojson", "parquet"], ...] = ("gpkg",)
+
+
+class Config(_Section):
+    """A site, checked. Made by `load_config` or `parse_config`; frozen.
+
+    name : of the site; scenes or stac : where the images are, a text or a table sensor = text; output : folder;
+    product, bands, time, orbit : as in `open_stack`; truth : folder of a simulation's truth, where accuracy can be measured
+    """
+
+    name: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+    scenes: str | dict[str, str] | None = None
+    stac: str | dict[str, str] | None = None
+    product: str | dict[str, str] = "auto"
+    bands: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
+    time: str | tuple[str, str] | None = None
+    orbit: int | dict[str, int] | None = None
+    truth: str | None = None
+    grid: Grid = Grid()
+    register_: dict[str, Register | None] = Field(default_factory=dict, alias="register")
+    mask: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    detect: tuple[Detect, ...] = ()
+    vectors: Vectors = Vectors()
+    folder: Path = Path()
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Stack name -> where it is read from: a glob or folder made absolute, or a catalogue."""
+        given = self.scenes if self.scenes is not None else self.stac
+        table = given if isinstance(given, dict) else {ONLY: given}
+        return {name: _absolute(self.folder, text) for name, text in table.items()}
+
+    @property
+    def output_folder(self) -> Path:
+        return Path(_absolute(self.folder, self.output))
+
+    @property
+    def truth_folder(self) -> Path | None:
+        return None if self.truth is None else Path(_absolute(self.folder, self.truth))
+
+    @property
+    def like(self) -> str | None:
+        return None if self.grid.like is None else _absolute(self.folder, self.grid.like)
+
+    def product_of(self, stack: str) -> str:
+        return self.product.get(stack, "auto") if isinstance(self.product, dict) else self.product
+
+    def bands_of(self, stack: str) -> tuple[str, ...] | None:
+        return self.bands.get(stack) if isinstance(self.bands, dict) else self.bands
+
+    def orbit_of(self, stack: str) -> int | None:
+        return self.orbit.get(stack) if isinstance(self.orbit, dict) else self.orbit
+
+    def register_of(self, stack: str) -> Register | None:
+        """Options of alignment for one stack, None where it is turned off."""
+        return self.register_.get(stack, Register())
+
+    def mask_of(self, stack: str) -> dict[str, Any]:
+        return dict(self.mask.get(stack, {}))
+
+    def stack_of(self, detect: Detect) -> str:
+        return detect.on if detect.on is not None else next(iter(self.sources))
+
+    @cached_property
+    def layers(self) -> dict[str, Detect]:
+        """Folder name of the layers -> detector: `name`, else detector, with the sensor where there are several."""
+        out: dict[str, Detect] = {}
+        for item in self.detect:
+            stem = item.name or (item.detector if len(self.sources) == 1 else f"{item.detector}-{self.stack_of(item)}")
+            name, n = stem, 2
+            while name in out:
+                name, n = f"{stem}-{n}", n + 1
+            out[name] = item
+        return out
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON-able values, for the manifest."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"folder"}) | {"folder": str(self.folder)}
+
+
+def load_config(path) -> Config:
+    """Read and check a site file.
+
+    Raises
+    ------
+    ConfigError
+        `problems` lists everything that is wrong, each with its line and key.
+
+    Examples
+    --------
+    >>> load_config("valley.toml").output_folder  # doctest: +SKIP
+    PosixPath('/data/valley/out')
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except IsADirectoryError as err:
+        raise ConfigError(f"{path} is a folder; give the site's TOML file.") from err
+    except OSError as err:
+        raise ConfigError(f"{path} can't be read: {err.strerror or err}. Give the path of a site's TOML file.") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path} is not UTF-8 text ({err.reason} at byte {err.start}); TOML files are.") from err
+    return parse_config(text, folder=path.resolve().parent, source=path.name)
+
+
+def parse_config(text: str, *, folder=".", source: str = "site.toml") -> Config:
+    """Check the text of a site file; relative paths are relative to `folder`. Errors as in `load_config`.
+
+    Examples
+    --------
+    >>> from geoalign.config import parse_config
+    >>> try:
+    ...     parse_config('name = "a"\\noutputs = "out"\\n')
+    ... except Exception as error:
+    ...     print(error.problems[0])
+    site.toml:2: outputs: unknown key; did you mean 'output'?
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        place = re.search(r"\(at line (\d+), column \d+\)", str(err))
+        line = int(place.group(1)) if place else text.count("\n") + 1
+        what = str(err).replace(place.group(0), "").strip() if place else str(err)
+        raise _error({(line, f"not valid TOML: {what}")}, source) from err
+    return _config(raw, Path(folder).resolve(), source, key_lines(text))
+
+
+def scenes_config(
+    scenes, detector: str, output, options=None, *, product="auto", register=True, min_area_m2=0.0
+) -> Config:
+    """The site of one detector on one set of scenes, as if a site file said so: what `geoalign detect` runs.
+
+    Parameters
+    ----------
+    scenes : folder, file, pattern or catalogue, relative to the working folder
+    detector : name
+    output : folder
+    options : the detector's options
+    product, register, min_area_m2 : as in a site file; register=False takes the scenes as they lie
+    """
+    raw = {
+        "name": Path(output).resolve().name or "scenes",
+        "scenes": str(scenes),
+        "output": str(output),
+        "product": product,
+        "register": register,
+        "detect": [{"detector": detector, **(options or {})}],
+        "vectors": {"min_area_m2": min_area_m2},
+    }
+    return _config(raw, Path.cwd(), "options", {})
+
+
+def _config(raw, folder, source, lines) -> Config:
+    problems = _Problems(lines)
+    config = _build(raw, folder, problems)
+    _check_paths(raw, folder, problems)
+    _check_grid(raw, problems)
+    _check_detectors(raw, problems)
+    if problems.found:
+        raise _error(problems.found, source)
+    return config
+
+
+def _error(found, source) -> ConfigError:
+    texts = tuple(f"{source}:{line}: {text}" if line else text for line, text in sorted(found))
+    count = "1 problem" if len(texts) == 1 else f"{len(texts)} problems"
+    return ConfigError(f"{source} has {count}:\n" + "\n".join(f"  {t}" for t in texts), texts)
+
+
+class _Problems:
+    """What is wrong so far: (line, text)."""
+
+    def __init__(self, lines):
+        self.lines = lines
+        self.found: set[tuple[int, str]] = set()
+
+    def add(self, path, message):
+        key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+        path = tuple(path)
+        while path and path not in self.lines:
+            path = path[:-1]
+        self.found.add((self.lines.get(path, 1 if self.lines else 0), f"{key}: {message}" if key else message))
+
+    def unknown(self, path, valid):
+        near = difflib.get_close_matches(str(path[-1]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}."
+        self.add(path, f"unknown key; {hint}")
+
+
+def _keys(model) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items() if name != "folder"]
+
+
+def _sensors(raw) -> list[str]:
+    given = raw.get("scenes", raw.get("stac"))
+    return [str(name) for name in given] if isinstance(given, dict) else [ONLY]
+
+
+def _build(raw, folder, problems) -> Config | None:
+    """The model, with the per-sensor tables of [register] and [mask] resolved; None where it can't be made."""
+    raw = dict(raw)
+    sensors = _sensors(raw)
+    if "folder" in raw:
+        problems.unknown(("folder",), _keys(Config))
+        del raw["folder"]
+    raw["register"] = _registers(raw.get("register", {}), sensors, problems)
+    raw["mask"] = _by_sensor(raw.get("mask", {}), ("mask",), sensors, problems)
+    try:
+        return Config(**raw, folder=folder)
+    except ValidationError as err:
+        _tell(err, (), Config, problems)
+        return None
+
+
+def _registers(given, sensors, problems) -> dict[str, Register | None]:
+    if given is False:
+        return dict.fromkeys(sensors)
+    if given is True:
+        given = {}
+    out: dict[str, Register | None] = {}
+    for sensor, options in _by_sensor(given, ("register",), sensors, problems, switch=True).items():
+        if options is None:
+            out[sensor] = None
+            continue
+        try:
+            out[sensor] = Register(**options)
+        except ValidationError as err:
+            own = given.get(sensor) if isinstance(given.get(sensor), dict) else {}
+            for error in err.errors():
+                nested = error["loc"][0] in own
+                _tell_one(error, ("register", sensor) if nested else ("register",), Register, problems)
+    return out
+
+
+def _by_sensor(given, path, sensors, problems, *, switch=False) -> dict[str, dict[str, Any] | None]:
+    """Options for each sensor: those of the section, overridden by the section's table of that sensor."""
+    if not isinstance(given, dict):
+        problems.add(path, f"must be a table, as [{path[0]}] with keys under it, got {given!r}")
+        return {}
+    common = {k: v for k, v in given.items() if k not in sensors and not isinstance(v, dict)}
+    for key, value in given.items():
+        if isinstance(value, dict) and key not in sensors:
+            problems.unknown((*path, key), [s for s in sensors if s != ONLY] + _keys(Register if switch else _Section))
+    out: dict[str, dict[str, Any] | None] = {}
+    for sensor in sensors:
+        own = given.get(sensor, {})
+        if own is False and switch:
+            out[sensor] = None
+        elif isinstance(own, dict):
+            out[sensor] = common | own
+        else:
+            problems.add((*path, sensor), f"must be a table of options{' or false' if switch else ''}, got {own!r}")
+    return out
+
+
+def _tell(err, path, model, problems):
+    for error in err.errors():
+        _tell_one(error, path, model, problems)
+
+
+def _tell_one(error, path, model, problems):
+    """One error of pydantic in our words: the key, what was seen, what was expected."""
+    loc = [
+        p for p in error["loc"] if not (isinstance(p, str) and re.match(r"(dict|tuple|str|function|literal)\b.*", p))
+    ]
+    where = (*path, *loc)
+    kind, seen = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        problems.unknown(where, _keys(_model_at(model, loc[:-1])))
+    elif kind == "missing":
+        problems.add(where[:-1] if len(where) > 1 else (), f"{where[-1]}: missing; {_NEEDED.get(where[-1], 'give it')}")
+    elif kind == "model_type":
+        problems.add(where, f"must be a table, got {seen!r}")
+    else:
+        expected = re.sub(r"^Input should be ", "must be ", error["msg"])
+        problems.add(where, f"{expected[0].lower()}{expected[1:]}, got {seen!r}")
+
+
+_NEEDED = {
+    "name": 'a short name of the site, e.g. name = "valley"',
+    "output": 'the folder results go to, e.g. output = "out"',
+    "detector": 'its name, e.g. detector = "flood"',
+}
+
+
+def _model_at(model, loc):
+    sections = {"grid": Grid, "vectors": Vectors, "detect": Detect}
+    return next((sections[p] for p in loc if p in sections), model)
+
+
+def _absolute(folder: Path, text: str) -> str:
+    if re.match(r"^[a-z][a-z0-9+.-]+://", text):
+        return text
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
+
+
+def _check_paths(raw, folder, problems):
+    given = raw.get("scenes", raw.get("stac"))
+    key = "scenes" if "scenes" in raw else "stac"
+    if "scenes" in raw and "stac" in raw:
+        problems.add(("stac",), "give either scenes or stac, not both")
+    if given is None:
+        problems.add(
+            (), 'scenes: missing; say where the images are, e.g. scenes = "scenes/*.tif" or stac = "catalog.json"'
+        )
+    table = given if isinstance(given, dict) else {None: given}
+    if not table:
+        problems.add((key,), 'names no sensor; e.g. scenes = { sar = "sar/*.tif" }')
+    for sensor, text in table.items():
+        path = (key,) if sensor is None else (key, sensor)
+        if sensor is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", sensor):
+            problems.add(path, f"a sensor's name is made of letters, digits, _ and -, got {sensor!r}")
+        if isinstance(text, str):
+            _check_source(_absolute(folder, text), text, path, problems)
+    for section, name in (("grid", "like"), (None, "truth")):
+        text = raw.get(name) if section is None else _table(raw, section).get(name)
+        if isinstance(text, str) and not os.path.exists(_absolute(folder, text)):
+            problems.add((section, name) if section else (name,), f"{_absolute(folder, text)} does not exist")
+    if isinstance(raw.get("output"), str) and raw["output"]:
+        _check_output(Path(_absolute(folder, raw["output"])), problems)
+    if isinstance(raw.get("time"), list | str):
+        parts = raw["time"].split("/") if isinstance(raw["time"], str) else raw["time"]
+        _check_dates([p for p in parts if p not in ("", "..")], ("time",), problems)
+
+
+def _check_source(path, text, where, problems):
+    if "://" in path or os.path.exists(path):
+        return
+    if not any(c in text for c in "*?["):
+        problems.add(where, f"{path} does not exist; give a folder, a file or a pattern such as 'scenes/*.tif'")
+        return
+    base = Path(re.split(r"[*?\[]", path, maxsplit=1)[0])
+    base = base if base.is_dir() else base.parent
+    if not base.is_dir():
+        problems.add(where, f"the folder {base} of the pattern {text!r} does not exist")
+
+
+def _check_output(path, problems):
+    if path.exists() and not path.is_dir():
+        problems.add(("output",), f"{path} is a file; give a folder")
+        return
+    parent = path
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        problems.add(("output",), f"{parent} can't be written to; choose another folder or change its permissions")
+
+
+def _check_dates(values, where, problems):
+    from datetime import datetime
+
+    for i, value in enumerate(values):
+        text = str(value)
+        text += {4: "-01-01", 7: "-01"}.get(len(text), "")  # 2024 and 2024-05 are spans
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            problems.add((*where, i) if len(values) > 1 else where, f"{value!r} is not a date; write it as 2024-05-31")
+
+
+def _table(raw, name) -> dict:
+    section = raw.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _check_grid(raw, problems):
+    grid = _table(raw, "grid")
+    crs, parsed = grid.get("crs"), None
+    if isinstance(crs, str):
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+
+        try:
+            parsed = CRS.from_user_input(crs)
+        except CRSError:
+            problems.add(("grid", "crs"), f"{crs!r} is not a CRS; write it as 'EPSG:32633'")
+    if parsed is not None and parsed.is_geographic and "resolution_m" in grid:
+        problems.add(
+            ("grid", "crs"), f"{crs} is in degrees, resolution_m in metres; use a projected CRS, e.g. a UTM zone"
+        )
+    if ("crs" in grid) != ("resolution_m" in grid):
+        missing = "resolution_m" if "crs" in grid else "crs"
+        problems.add(("grid",), f"{missing} is missing; a grid needs both crs and resolution_m, or like")
+    if "like" in grid and len(grid) > 1:
+        problems.add(("grid", "like"), "like is a whole grid; leave crs, resolution_m and bbox out, or leave out like")
+    box = grid.get("bbox")
+    if isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box):
+        if box[0] >= box[2] or box[1] >= box[3]:
+            problems.add(
+                ("grid", "bbox"), f"must be xmin, ymin, xmax, ymax with xmin < xmax and ymin < ymax, got {box}"
+            )
+        if "crs" not in grid:
+            problems.add(("grid", "bbox"), "needs crs and resolution_m beside it; a box without a CRS has no place")
+    for path, model in _register_tables(raw):
+        if isinstance(model.get("model"), str) and model["model"] not in MODELS:
+            problems.add((*path, "model"), f"{model['model']!r} is unknown; choose one of {', '.join(MODELS)}")
+
+
+def _register_tables(raw):
+    section = _table(raw, "register")
+    yield ("register",), section
+    for sensor in _sensors(raw):
+        if isinstance(section.get(sensor), dict):
+            yield ("register", sensor), section[sensor]
+
+
+def _check_detectors(raw, problems):
+    items = raw.get("detect", [])
+    if isinstance(items, dict):
+        problems.add(("detect",), "write it as [[detect]] with two brackets, once for each detector")
+        return
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return
+    if not items:
+        problems.add(
+            ("detect",) if "detect" in raw else (), 'detect: missing; add [[detect]] with e.g. detector = "flood"'
+        )
+        return
+    registry = _detectors()
+    sensors = _sensors(raw)
+    for i, item in enumerate(items):
+        _check_detector(item, i, registry, sensors, problems)
+
+
+def _check_detector(item, i, registry, sensors, problems):
+    on, name = item.get("on"), item.get("detector")
+    if isinstance(on, str) and on not in sensors:
+        known = ", ".join(repr(s) for s in sensors)
+        problems.add(("detect", i, "on"), f"{on!r} is none of the stacks of scenes ({known})")
+    if on is None and len(sensors) > 1:
+        problems.add(("detect", i), f"on: missing; say which stack it is for ({', '.join(repr(s) for s in sensors)})")
+    if isinstance(item.get("name"), str) and not re.fullmatch(r"[A-Za-z0-9._-]+", item["name"]):
+        problems.add(("detect", i, "name"), f"names a folder; use letters, digits, _ . and -, got {item['name']!r}")
+    if not isinstance(name, str):
+        return
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(registry))}."
+        problems.add(("detect", i, "detector"), f"{name!r} is no detector; {hint}")
+        return
+    known = [field.name for field in dataclass_fields(registry[name]) if field.init]
+    options = {key: value for key, value in item.items() if key not in ("detector", "on", "name")}
+    for key, value in options.items():
+        where = ("detect", i, key)
+        if key not in known:
+            problems.unknown(where, known)
+        elif key in ("alpha", "prior") and not (_is_number(value) and 0 < value < 1):
+            problems.add(where, f"must lie between 0 and 1, got {value!r}")
+        elif key in ("since", "until"):
+            _check_dates([value], where, problems)
+        elif key in ("enl", "min_area_m2") and not (_is_number(value) and value >= 0):
+            problems.add(where, f"must be a number, 0 or more, got {value!r}")
+    if not any(f == f"detect[{i + 1}]" for _, f in problems.found):
+        _try_detector(registry[name], {k: v for k, v in options.items() if k in known}, i, problems)
+
+
+def _try_detector(cls, options, i, problems):
+    """Detectors check their own options when they are made; what they say is one more problem."""
+    try:
+        cls(**options)
+    except (GeoalignError, TypeError, ValueError) as err:
+        if not any(text.startswith(f"detect[{i + 1}]") for _, text in problems.found):
+            problems.add(("detect", i), str(err))
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _detectors() -> dict[str, type]:
+    from geoalign.detectors import DETECTORS
+
+    return DETECTORS

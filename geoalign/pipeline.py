@@ -1,0 +1,583 @@
+"""The whole order, in one place: open -> mask -> register -> detect -> vectorize -> export.
+
+`run` does what a site file says; `plan` says what `run` would do without reading a pixel. Results of a run lie in
+OUTPUT/runs/<time>-<id>/ and are published whole: written to a hidden folder, renamed, and only then does
+OUTPUT/latest point there, so that a reader sees the old set or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time as clock
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geoalign import publish
+from geoalign.config import Config, Detect, load_config
+from geoalign.errors import ConfigError, GeoalignError, MatchError, NoUsableData
+
+log = logging.getLogger("geoalign")
+
+CHUNK_BYTES = 2**26
+"""Bytes of one chunk of the series that a detector works on (all times and bands), at the most."""
+
+TRUTH = {"flood": "flood", "deforestation": "clearing", "urbanization": "building"}
+"""Theme -> the layer of a simulation's truth that it should find."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run did.
+
+    folder : where the results lie (OUTPUT/runs/...); run_id : of these inputs and this configuration, the same when
+    repeated; layers : name -> record (detector, kind, stack, files, counts, area_ha, dates, ...); registration : a row
+    for each scene of each stack, columns of `Alignment.report` after `stack`; skipped : scenes left out, with reason;
+    failed : detectors that could not work, with reason; accuracy : against the truth, {} where none is known;
+    timings : seconds a step; peak_rss_mb : of the whole process; exit_code : 0 done, 1 a detector failed, 3 some
+    scenes failed
+    """
+
+    folder: Path
+    run_id: str
+    layers: dict[str, dict[str, Any]]
+    registration: pd.DataFrame
+    skipped: list[dict[str, str]]
+    failed: dict[str, str]
+    accuracy: dict[str, Any]
+    timings: dict[str, float]
+    peak_rss_mb: float
+    exit_code: int
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def report(self) -> Path | None:
+        page = self.folder / "report.html"
+        return page if page.exists() else None
+
+
+@dataclass
+class _Work:
+    """One run while it lasts."""
+
+    config: Config
+    folder: Path
+    on_step: Callable[[str], None]
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    run_id: str = ""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    scenes: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[pd.DataFrame] = field(default_factory=list)
+    alignments: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name):
+        log.info("%s", name)
+        self.on_step(name)
+        start = clock.perf_counter()
+        yield
+        took = clock.perf_counter() - start
+        self.timings[name] = round(self.timings.get(name, 0.0) + took, 3)
+        log.debug("%s took %.1f s", name, took)
+
+    def skip(self, stack, scene, reason, kind="failed"):
+        log.warning("%s: scene %s is left out: %s", stack, scene, reason)
+        self.skipped.append({"stack": stack, "scene": str(scene), "kind": kind, "reason": str(reason)})
+
+
+def run(
+    config,
+    *,
+    threads: int | None = None,
+    on_step: Callable[[str], None] | None = None,
+    then: Iterable[Callable[[Path], Any]] = (),
+) -> Run:
+    """Do all that a site file says, and publish the results.
+
+    Parameters
+    ----------
+    config : path of a site's TOML file, or a Config
+    threads : dask threads; None is the number of processors
+    on_step : called with the name of each step as it starts (a progress bar)
+    then : callables that get the folder of the run before it is published, e.g. `geoalign.report.write_report`
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError
+        The site file is wrong (exit code 2).
+    NoUsableData
+        Nothing to work on: no scenes, everything masked or rejected (exit code 4).
+    GeoalignError
+        No detector could work, or another run is writing to the same folder (exit code 75).
+
+    Examples
+    --------
+    >>> from geoalign import run
+    >>> run("valley.toml").layers["flood"]["area_ha"]  # doctest: +SKIP
+    12.4
+    """
+    import dask
+
+    config = config if isinstance(config, Config) else load_config(config)
+    if not config.detect:
+        raise ConfigError("a run needs at least one [[detect]] section.")
+    output = config.output_folder
+    options = {"scheduler": "threads"} | ({"num_workers": threads} if threads else {})
+    with publish.locked(output), publish.staging(output) as folder, dask.config.set(**options), _gdal():
+        work = _Work(config, folder, on_step or (lambda name: None))
+        geobox, stacks = _open_all(work)
+        aligned = {name: _aligned(work, name, stack, geobox) for name, stack in stacks.items()}
+        aligned = {name: stack for name, stack in aligned.items() if stack is not None}
+        if not aligned:
+            raise NoUsableData("no stack is left to look at. " + _reasons(work))
+        work.inputs = publish.inputs(work.scenes)
+        work.run_id = publish.run_id(config.plain(), work.inputs)
+        _detect_all(work, aligned)
+        if not work.layers:
+            raise _nothing_detected(work)
+        with work.step("pictures"):
+            work.pictures = _pictures(folder, aligned)
+        if config.truth_folder is not None:
+            with work.step("accuracy"):
+                work.accuracy = _accuracy(work, aligned)
+                publish.write_json(folder / "accuracy.json", work.accuracy)
+        document = _manifest(work, geobox)
+        publish.write_json(folder / "manifest.json", document)
+        with work.step("report"):
+            for finish in then:
+                finish(folder)
+        document |= {"timings": work.timings, "peak_rss_mb": publish.peak_rss_mb(), "finished": _now()}
+        document["files"] = publish.checksums(folder)
+        publish.write_json(folder / "manifest.json", document)
+        final = publish.publish(folder, output, f"{work.started:%Y%m%dT%H%M%SZ}-{work.run_id}")
+    return read_run(final)
+
+
+def read_run(folder) -> Run:
+    """The Run that lies in a folder: a run's own, or an OUTPUT folder, whose latest run is taken."""
+    folder = publish.resolve(folder)
+    document = publish.read_manifest(folder)
+    return Run(
+        folder=folder,
+        run_id=document["run_id"],
+        layers=document["layers"],
+        registration=pd.DataFrame(document["registration"]),
+        skipped=document["skipped"],
+        failed=document["failed"],
+        accuracy=document["accuracy"],
+        timings=document["timings"],
+        peak_rss_mb=document["peak_rss_mb"],
+        exit_code=document["exit_code"],
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: scenes by stack, the grid, chunks, and estimates; no pixel was read.
+
+    memory_mb : working memory expected; disk_mb : the layers uncompressed, which is the most they can take
+    """
+
+    scenes: dict[str, list[dict[str, str]]]
+    skipped: list[dict[str, str]]
+    shape: tuple[int, int]
+    crs: str
+    resolution: float
+    bbox: tuple[float, float, float, float]
+    chunks: dict[str, dict[str, int]]
+    detectors: list[dict[str, str]]
+    memory_mb: int
+    disk_mb: int
+    output: str
+
+
+def plan(config, *, threads: int | None = None) -> Plan:
+    """What `run` would do with this site file (`--dry-run`)."""
+    import os
+
+    config = config if isinstance(config, Config) else load_config(config)
+    work = _Work(config, config.output_folder, lambda name: None)
+    geobox, stacks = _open_all(work)
+    pixels = geobox.shape[0] * geobox.shape[1]
+    chunks = {name: {"time": s.sizes["time"], "y": _side(s), "x": _side(s)} for name, s in stacks.items()}
+    largest = max(s.sizes["time"] * len(s.data_vars) * min(_side(s) ** 2, pixels) * 4 for s in stacks.values())
+    workers = threads or os.cpu_count() or 1
+    return Plan(
+        scenes={
+            name: [
+                {"scene": str(scene), "time": str(t)[:19], "sensor": str(sensor)}
+                for scene, t, sensor in zip(s.scene.values, s.time.values, s.sensor.values)
+            ]
+            for name, s in stacks.items()
+        },
+        skipped=work.skipped,
+        shape=tuple(int(n) for n in geobox.shape),
+        crs=str(geobox.crs),
+        resolution=float(abs(geobox.resolution.y)),
+        bbox=tuple(float(v) for v in geobox.boundingbox.bbox),
+        chunks=chunks,
+        detectors=[
+            {"layer": name, "detector": item.detector, "on": config.stack_of(item)}
+            for name, item in config.layers.items()
+        ],
+        # a chunk of series, its source windows and the layers made of it live at the same time in each thread
+        memory_mb=round(400 + workers * 6 * largest / 2**20),
+        disk_mb=max(1, round(pixels * 26 * len(config.layers) / 2**20)),
+        output=str(config.output_folder),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- the steps
+
+
+def _open_all(work) -> tuple[Any, dict[str, Any]]:
+    """Every stack of the site on one project grid, lazily."""
+    from geoalign.io import open_stack
+
+    config = work.config
+    stacks: dict[str, Any] = {}
+    reasons: list[str] = []
+    with work.step("open"):
+        like = config.like or _grid_from_box(config)
+        natural: dict[str, Any] = {}
+        for name in config.sources:
+            try:
+                natural[name] = open_stack(config.sources[name], **_door(config, name), like=like)
+            except NoUsableData as err:
+                reasons.append(str(err))
+                work.skip(name, "*", err)
+        if not natural:
+            raise NoUsableData(" ".join(reasons))
+        if like is None:
+            like = _common_grid(config, natural)
+            natural = {n: open_stack(config.sources[n], **_door(config, n), like=like) for n in natural}
+        for name, stack in natural.items():
+            for record in json.loads(stack.attrs.get("skipped", "[]")):
+                work.skip(name, record.get("scene") or record.get("path", "?"), record["reason"])
+            stacks[name] = stack
+        geobox = next(iter(stacks.values())).odc.geobox
+    return geobox, stacks
+
+
+def _door(config, name) -> dict[str, Any]:
+    return {"product": config.product_of(name), "bands": config.bands_of(name), "time": config.time}
+
+
+def _grid_from_box(config):
+    """The project grid where the site gives a bbox; else None: the scenes' extent decides."""
+    grid = config.grid
+    if grid.crs is None or grid.bbox is None:
+        return None
+    from odc.geo.geobox import GeoBox
+
+    return GeoBox.from_bbox(grid.bbox, grid.crs, resolution=grid.resolution_m)
+
+
+def _common_grid(config, stacks):
+    """One grid over all stacks: in the site's CRS and resolution where given, else the first stack's own, extended."""
+    from odc.geo.geobox import GeoBox
+
+    first = next(iter(stacks.values())).odc.geobox
+    crs = config.grid.crs or first.crs
+    resolution = config.grid.resolution_m or abs(first.resolution.y)
+    if config.grid.crs is None and len(stacks) == 1:
+        return first
+    boxes = [s.odc.geobox.extent.to_crs(crs).boundingbox.bbox for s in stacks.values()]
+    lows, highs = np.min([b[:2] for b in boxes], axis=0), np.max([b[2:] for b in boxes], axis=0)
+    anchor = (first.affine.c, first.affine.f) if str(first.crs) == str(crs) else (0.0, 0.0)
+    # the edges fall on the first stack's pixel edges (or on whole pixels), so that scenes already on them stay put
+    low = [a + np.floor((v - a) / resolution + 1e-6) * resolution for v, a in zip(lows, anchor)]
+    high = [a + np.ceil((v - a) / resolution - 1e-6) * resolution for v, a in zip(highs, anchor)]
+    return GeoBox.from_bbox((*low, *high), crs, resolution=resolution, tight=True)
+
+
+def _aligned(work, name, stack, geobox):
+    """The stack masked and aligned, one resampling on the way in; None where no scene is left."""
+    from geoalign.io import open_stack
+    from geoalign.masks import mask
+    from geoalign.registration import coregister
+
+    config = work.config
+    options = config.mask_of(name)
+    with work.step(f"read {name}"):
+        masked = _scan(work, name, mask(stack, **options))
+    if masked is None:
+        return None
+    register = config.register_of(name)
+    if register is None:
+        return masked
+    with work.step(f"register {name}"):
+        given = register.model_dump(exclude={"resampling"})
+        try:
+            alignment = coregister(masked, **given)
+        except (MatchError, NoUsableData) as err:
+            work.skip(name, "*", f"the stack can't be aligned: {err}")
+            return None
+        alignment.save(work.folder / "registration" / f"{name}.json")
+        work.alignments[name] = alignment
+        work.reports.append(alignment.report.assign(stack=name))
+        for row in alignment.report.itertuples():
+            if row.status in ("failed", "rejected"):
+                work.skip(name, row.scene, f"alignment {row.status}: {row.reason}")
+    if not alignment.warps:
+        return None
+    door = _door(config, name)
+    if register.resampling != "cubic":
+        door["resampling"] = register.resampling
+    return mask(open_stack(config.sources[name], **door, like=geobox, alignment=alignment), **options)
+
+
+def _scan(work, name, stack):
+    """Read every scene once: its clear share, and whether it can be read at all. None where none is left."""
+    import dask
+    from rasterio.errors import RasterioError
+
+    applied = {r.get("scene"): r for r in json.loads(stack.attrs.get("applied", "[]"))}
+    pixels = stack.sizes["y"] * stack.sizes["x"]
+    keep = []
+    for i, (scene, stamp, sensor) in enumerate(zip(stack.scene.values, stack.time.values, stack.sensor.values)):
+        record = {
+            "stack": name,
+            "scene": str(scene),
+            "time": str(stamp)[:19],
+            "sensor": str(sensor),
+            "clear": float("nan"),
+            "applied": applied.get(str(scene), {}),
+        }
+        try:
+            counts = dask.compute(*(stack[band].isel(time=i).notnull().sum() for band in stack.data_vars))
+        except (GeoalignError, OSError, RasterioError) as err:
+            work.skip(name, scene, f"can't be read: {err}")
+            continue
+        finally:
+            work.scenes.append(record)
+        record["clear"] = round(max(int(c) for c in counts) / pixels, 4)
+        if min(int(c) for c in counts) == 0:
+            work.skip(name, scene, "nothing was observed: all of it is cloud, nodata or outside the grid", "empty")
+            continue
+        keep.append(i)
+    return stack.isel(time=keep) if keep else None
+
+
+def _detect_all(work, stacks):
+    for name, item in work.config.layers.items():
+        on = work.config.stack_of(item)
+        if on not in stacks:
+            work.failed[name] = f"stack {on!r} has no usable scene"
+            continue
+        try:
+            with work.step(f"detect {name}"):
+                work.layers[name] = _detect_one(work, name, item, stacks[on])
+        except ConfigError:
+            raise
+        except GeoalignError as err:
+            log.error("%s failed: %s", name, err)
+            work.failed[name] = str(err)
+
+
+def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
+    from geoalign.detectors import detect
+    from geoalign.io import read_changes, write_changes, write_polygons
+    from geoalign.vectors import polygons
+
+    config, on = work.config, work.config.stack_of(item)
+    side = _side(stack)
+    changes = detect(stack.chunk({"time": -1, "y": side, "x": side}), item.detector, **item.options)
+    folder = work.folder / "layers" / name
+    known = {
+        "min_area_m2": config.vectors.min_area_m2,
+        "site": config.name,
+        "sensor": ", ".join(sorted(set(map(str, stack.sensor.values)))),
+        "run_id": work.run_id,
+        "detected_at": work.started,
+    }
+    # polygons are made of the layers as written, so that nothing is computed twice
+    frames = []
+    files = write_changes(
+        changes, folder, polygons=lambda layers: frames.append(polygons(layers, **known)) or frames[0]
+    )
+    frame = frames[0]
+    for suffix in config.vectors.formats:
+        if suffix != "gpkg":
+            files[suffix] = write_polygons(frame, folder / f"changes.{suffix}")
+    changes = read_changes(folder)
+    return {
+        "detector": item.detector,
+        "repr": changes.attrs["detector"],
+        "kind": changes.attrs["kind"],
+        "stack": on,
+        "options": json.loads(json.dumps(item.options, default=str)),
+        "files": {key: Path(path).relative_to(work.folder).as_posix() for key, path in files.items()},
+        **summary(changes),
+        "polygons": len(frame),
+    }
+
+
+def summary(changes) -> dict[str, Any]:
+    """Figures of one layer: pixels by status, changed area (ha), dates of change (count a date), probability."""
+    import dask
+
+    from geoalign.types.changes import STATUS, WHY, changed
+    from geoalign.types.stack import pixel_size_m
+
+    where = changed(changes)
+    lazy = [(changes.status == code).sum() for code in STATUS]
+    lazy += [((changes.why & bit) > 0).sum() for bit in WHY.values()]
+    numbers = [int(v) for v in dask.compute(*lazy)]
+    counts = dict(zip(STATUS.values(), numbers))
+    why = {key: n for key, n in zip(WHY, numbers[len(STATUS) :]) if n}
+    dates = _count_dates(changes.date.where(where))
+    side = pixel_size_m(changes)
+    n = counts["confirmed"] + counts["ended"]
+    return {
+        "pixels": counts,
+        "why": why,
+        "area_ha": None if side is None else round(n * side**2 / 1e4, 4),
+        "dates": dates,
+    }
+
+
+def _count_dates(dates) -> dict[str, int]:
+    """Pixels by day of change, block by block."""
+    import dask
+
+    def count(block):
+        days = np.asarray(block).astype("datetime64[D]")
+        return np.unique(days[~np.isnat(days)], return_counts=True)
+
+    data = dates.data
+    blocks = (
+        [dask.delayed(count)(b) for b in data.to_delayed().ravel()] if hasattr(data, "to_delayed") else [count(data)]
+    )
+    total: dict[str, int] = {}
+    for days, numbers in dask.compute(*blocks):
+        for day, n in zip(days, numbers):
+            total[str(day)] = total.get(str(day), 0) + int(n)
+    return dict(sorted(total.items()))
+
+
+def _side(stack) -> int:
+    """Chunk side (px) for detection: 1024 at the most, less where the series are long."""
+    series = stack.sizes["time"] * len(stack.data_vars) * 4
+    side = 1024
+    while side > 128 and side * side * series > CHUNK_BYTES:
+        side //= 2
+    return side
+
+
+def _pictures(folder, stacks) -> dict[str, Any]:
+    from geoalign.quicklook import before_after
+
+    out = {}
+    for name, stack in stacks.items():
+        out[name] = before_after(stack, folder / "pictures", name)
+    return out
+
+
+def _accuracy(work, stacks) -> dict[str, Any]:
+    """Registration residuals and detection scores against a simulation's truth."""
+    from geoalign import accuracy
+    from geoalign.io import read_changes
+    from geoalign.simulation import Truth
+
+    truth = Truth.load(work.config.truth_folder)
+    out: dict[str, Any] = {"registration": [], "detection": []}
+    for name, alignment in work.alignments.items():
+        frame = accuracy.registration(alignment, truth).assign(stack=name)
+        out["registration"] += json.loads(frame.to_json(orient="records"))
+    for name, layer in work.layers.items():
+        if layer["kind"] not in TRUTH:
+            continue
+        stack = stacks[layer["stack"]]
+        alignment = work.alignments.get(layer["stack"])
+        seen = truth.dates if alignment is None else truth.on(alignment.reference)
+        changes = read_changes(work.folder / "layers" / name).load()
+        score = accuracy.assess(changes, seen[TRUTH[layer["kind"]]], times=stack.time.values)
+        out["detection"].append({"layer": name, "theme": layer["kind"], "stack": layer["stack"], **_plain(score)})
+    return out
+
+
+def _plain(score) -> dict[str, Any]:
+    from dataclasses import asdict, is_dataclass
+
+    values = asdict(score) if is_dataclass(score) else dict(score)
+    return {k: v for k, v in values.items() if isinstance(v, int | float | str) or v is None}
+
+
+def _manifest(work, geobox) -> dict[str, Any]:
+    config = work.config
+    registration = pd.concat(work.reports) if work.reports else pd.DataFrame()
+    failed_scene = any(r["kind"] == "failed" for r in work.skipped)
+    return {
+        "format": "geoalign.run",
+        "version": 1,
+        "name": config.name,
+        "run_id": work.run_id,
+        "exit_code": 1 if work.failed else 3 if failed_scene else 0,
+        "started": work.started.isoformat(timespec="seconds"),
+        "finished": _now(),
+        **publish.environment(),
+        "configuration": config.plain(),
+        "grid": {
+            "crs": str(geobox.crs),
+            "shape": [int(n) for n in geobox.shape],
+            "transform": [float(v) for v in geobox.affine[:6]],
+            "bbox": [float(v) for v in geobox.boundingbox.bbox],
+        },
+        "inputs": work.inputs,
+        "scenes": work.scenes,
+        "skipped": work.skipped,
+        "failed": work.failed,
+        "registration": json.loads(registration.to_json(orient="records")),
+        "layers": work.layers,
+        "pictures": work.pictures,
+        "accuracy": work.accuracy,
+        "timings": work.timings,
+        "peak_rss_mb": publish.peak_rss_mb(),
+    }
+
+
+def _nothing_detected(work) -> GeoalignError:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in work.failed.items())
+    return GeoalignError(f"no detector could work. {reasons}. {_reasons(work)}".strip())
+
+
+def _reasons(work) -> str:
+    if not work.skipped:
+        return ""
+    shown = "; ".join(f"{r['scene']}: {r['reason']}" for r in work.skipped[:3])
+    more = f" (and {len(work.skipped) - 3} more)" if len(work.skipped) > 3 else ""
+    return f"Scenes left out: {shown}{more}."
+
+
+@contextmanager
+def _gdal():
+    """GDAL's block cache bounded and its lookups of sibling files off, for the time of a run."""
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=256, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_VRT_ENABLE_PYTHON="NO"):
+        yield
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
