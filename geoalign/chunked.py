@@ -6,18 +6,22 @@ image, `whole_image` takes statistics over fixed blocks. Each gives the same bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.delayed import Delayed
 
 from geoalign.errors import StackError
 from geoalign.kernels.resample import HALO, KINDS, resample
 
 BLOCK = 1024
 """Side of the fixed blocks (px) over which whole-image statistics are taken, and the default output chunk."""
+
+
+_STATISTIC = "whole-image"
 
 
 def is_lazy(*data) -> bool:
@@ -222,8 +226,61 @@ def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None =
         task = dask.delayed(run, pure=True)
         parts = [task(*(d[..., r : r + h, c : c + w] for d in data)) for r, h, c, w in tiles]
         shape = () if size is None else (size,)
-        result = da.from_delayed(dask.delayed(finish, pure=True)(parts), shape, np.float64)
+        value = dask.delayed(finish, pure=True)(parts)
+        # a name that `row_blocks` knows, so that the statistic is computed once and not for every block of rows
+        value = dask.delayed(_same, pure=True)(value, dask_key_name=f"{_STATISTIC}-{value.key}")
+        result = da.from_delayed(value, shape, np.float64)
     return xr.DataArray(result, dims=() if size is None else ("stat",))
+
+
+def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr.Dataset]]:
+    """The Dataset in memory, one block of rows after the other, in one pass and with bounded memory.
+
+    Statistics of the whole image (`whole_image`) behind lazy layers are computed first, once. Blocks end where the
+    chunks of every lazy layer end, so that no chunk is computed twice; they have `rows` rows or a little more.
+
+    Parameters
+    ----------
+    data : Dataset (..., y, x), NumPy or dask
+    rows : px
+
+    Yields
+    ------
+    row0, Dataset (..., y, x) of NumPy arrays: all the layers, from row `row0`.
+    """
+    n_y = data.sizes["y"]
+    lazy = [name for name, layer in data.variables.items() if is_lazy(layer.data) and "y" in layer.dims]
+    data = _settled(data, lazy)
+    shared = set(range(n_y + 1))
+    for name in lazy:
+        shared &= {0, *np.cumsum(data[name].chunksizes["y"]).tolist()}
+    start = 0
+    for end in sorted(shared):
+        if end == n_y or end - start >= rows:
+            if end > start:
+                yield start, data.isel(y=slice(start, end)).compute()
+            start = end
+
+
+def _settled(data, lazy):
+    """The Dataset with every whole-image statistic in the graphs of its lazy layers replaced by its value.
+
+    Computed together with the layers, a statistic would hold all it was taken from in memory until they are done.
+    """
+    graph: dict = {}
+    for name in lazy:
+        graph.update(data[name].data.__dask_graph__())
+    keys = [key for key in graph if isinstance(key, str) and key.startswith(f"{_STATISTIC}-")]
+    if not keys:
+        return data
+    graph.update(zip(keys, dask.compute(*(Delayed(key, graph) for key in keys))))
+    arrays = {name: data[name].data for name in lazy}
+    settled = {name: da.Array(graph, array.name, array.chunks, meta=array._meta) for name, array in arrays.items()}
+    return data.assign({name: data[name].copy(data=array) for name, array in settled.items()})
+
+
+def _same(value):
+    return value
 
 
 def _pull_tile(window, origin, whole, warp, start, shape, resampling, scale):

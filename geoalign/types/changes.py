@@ -164,6 +164,13 @@ def dates_at(index, time) -> xr.DataArray:
     return index.copy(data=pick(index.data))
 
 
+def days_since_1970(stamps, none: int) -> np.ndarray:
+    """datetime64 array as int32 days since 1970-01-01, `none` for NaT: how dates are stored and counted."""
+    stamps = np.asarray(stamps)
+    days = stamps.astype("datetime64[D]").astype(np.int64)
+    return np.where(np.isnat(stamps), none, days).astype(np.int32)
+
+
 def why_names(bits) -> list[str]:
     """Names of the reasons in one value of `why`."""
     return [name for name, bit in WHY.items() if int(bits) & bit]

@@ -126,6 +126,18 @@ def geobox_of(data) -> GeoBox | None:
     return box if box is not None and box.crs is not None else None
 
 
+def transform_of(data):
+    """Affine transform (col, row) of pixel corners -> x, y; from the coordinates y, x where there is no CRS."""
+    from affine import Affine
+
+    box = geobox_of(data)
+    if box is not None:
+        return box.affine
+    x, y = np.asarray(data.x, float), np.asarray(data.y, float)
+    d_x, d_y = (float(v[1] - v[0]) if v.size > 1 else 1.0 for v in (x, y))
+    return Affine(d_x, 0.0, x[0] - d_x / 2, 0.0, d_y, y[0] - d_y / 2)
+
+
 def pixel_size_m(data) -> float | None:
     """Side of a pixel in metres (geometric mean of the two sides), None where the grid has no CRS in metres."""
     box = geobox_of(data)
