@@ -1,0 +1,137 @@
+"""What a TIFF claims, read without GDAL: sizes are checked before anything is allocated, truncation without decoding.
+
+Only the directories (IFDs) are read. TIFF 6.0 specification (Adobe, 1992), section 2; BigTIFF as in the libtiff notes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from geoalign.errors import StackError
+
+MAX_PIXELS = 2**31
+MAX_BLOCK_BYTES = 256 * 2**20
+MAX_BANDS = 1024
+
+_TYPES = {1: "B", 2: "c", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_WIDTH, _HEIGHT, _BITS, _SAMPLES, _PLANAR = 256, 257, 258, 277, 284
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
+_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
+_WANTED = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _PLANAR, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT}
+_PLACES = {_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS}
+_MAX_BLOCKS = 2**22
+_MAX_DIRECTORIES = 64
+
+
+def check_tiff(path) -> None:
+    """StackError where the file is not a TIFF, claims sizes no scene has, or ends before its own data do.
+
+    Parameters
+    ----------
+    path : local path
+
+    Notes
+    -----
+    Every directory is followed, so that overviews are checked too. Blocks of length 0 are legal (sparse: nodata).
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+        _check_magic(path, start, size)
+        try:
+            for tags in _directories(stream, start, size):
+                _check_sizes(path, tags)
+                _check_extent(path, tags, size)
+        except (struct.error, EOFError) as err:
+            raise StackError(
+                f"{path} is truncated: its directory lies beyond the end of the file ({size} bytes). Fetch it again."
+            ) from err
+
+
+def _check_magic(path, start, size):
+    if size == 0:
+        raise StackError(f"{path} is empty (0 bytes). Fetch it again.")
+    text = start.lstrip()[:64].lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        raise StackError(f"{path} is an HTML page, not a raster: the server sent an error page. Fetch it again.")
+    if b"<vrtdataset" in start.lower():
+        raise StackError(f"{path} is a VRT, which can read any other file; give the GeoTIFFs themselves.")
+    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        raise StackError(f"{path} is not a TIFF (it begins with {start[:8]!r}). Convert it to GeoTIFF or COG.")
+
+
+def _directories(stream, start, size):
+    order = "<" if start[:2] == b"II" else ">"
+    big = start[2:4] in (b"+\0", b"\0+")
+    count_code, entry, offset_code = ("Q", 20, "Q") if big else ("H", 12, "I")
+    place = struct.unpack_from(order + offset_code, start, 8 if big else 4)[0]
+    seen = set()
+    while place and place not in seen and len(seen) < _MAX_DIRECTORIES:
+        seen.add(place)
+        head = _at(stream, place, struct.calcsize(order + count_code), size)
+        count = struct.unpack(order + count_code, head)[0]
+        table = _at(stream, place + len(head), count * entry + struct.calcsize(offset_code), size)
+        yield dict(_entries(stream, table, count, entry, order, big, size))
+        place = struct.unpack_from(order + offset_code, table, count * entry)[0]
+
+
+def _entries(stream, table, count, entry, order, big, size):
+    for k in range(count):
+        tag, kind = struct.unpack_from(order + "HH", table, k * entry)
+        if kind not in _TYPES or (tag not in _WANTED and tag not in _PLACES):
+            continue
+        number = struct.unpack_from(order + ("Q" if big else "I"), table, k * entry + 4)[0]
+        if number > (_MAX_BLOCKS if tag in _PLACES else MAX_BANDS * 64):
+            yield tag, (number,) if tag not in _PLACES else ()
+            continue
+        code = order + str(number) + _TYPES[kind]
+        length = struct.calcsize(code)
+        inline = 8 if big else 4
+        where = k * entry + (12 if big else 8)
+        if length <= inline:
+            yield tag, struct.unpack_from(code, table, where)
+        else:
+            place = struct.unpack_from(order + ("Q" if big else "I"), table, where)[0]
+            yield tag, struct.unpack(code, _at(stream, place, length, size))
+
+
+def _at(stream, place, length, size):
+    if place + length > size:
+        raise EOFError
+    stream.seek(place)
+    return stream.read(length)
+
+
+def _check_sizes(path, tags):
+    width, height = (tags.get(t, (0,))[0] for t in (_WIDTH, _HEIGHT))
+    samples = tags.get(_SAMPLES, (1,))[0]
+    sample_bytes = -(-max(tags.get(_BITS, (1,))) // 8)
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise StackError(
+            f"{path} claims {width} x {height} pixels; at most 2^31 are read from one file. "
+            "If that is true, cut it into tiles."
+        )
+    if samples > MAX_BANDS:
+        raise StackError(f"{path} claims {samples} bands; at most {MAX_BANDS} are read. The header is not credible.")
+    together = samples if tags.get(_PLANAR, (1,))[0] == 1 else 1
+    if _TILE_WIDTH in tags:
+        block = tags[_TILE_WIDTH][0] * tags.get(_TILE_HEIGHT, (0,))[0]
+    else:
+        block = width * min(height, tags.get(_ROWS_PER_STRIP, (height,))[0])
+    if block * sample_bytes * together > MAX_BLOCK_BYTES:
+        raise StackError(
+            f"{path} has blocks of {block * sample_bytes * together / 2**20:.0f} MiB; a read would allocate that at "
+            f"once, and at most {MAX_BLOCK_BYTES // 2**20} MiB are. Rewrite it tiled: gdal_translate -of COG."
+        )
+
+
+def _check_extent(path, tags, size):
+    for places, counts in ((_STRIP_OFFSETS, _STRIP_COUNTS), (_TILE_OFFSETS, _TILE_COUNTS)):
+        ends = [o + n for o, n in zip(tags.get(places, ()), tags.get(counts, ())) if n]
+        if ends and max(ends) > size:
+            lost = sum(end > size for end in ends)
+            raise StackError(
+                f"{path} is truncated: {lost} of {len(ends)} blocks lie beyond its end ({size} bytes, "
+                f"{max(ends)} are needed). Fetch it again."
+            )
