@@ -1,0 +1,154 @@
+"""Registration: where is each pixel of one image in another, and how sure is that.
+
+To add a matcher: its maths in `kernels/`, a frozen dataclass here, one line in MATCHERS. A matcher is called with two
+arrays; one that also has `align(reference: Image, moving: Image, *, seed)` is given images that it reads by tiles.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import numpy as np
+import xarray as xr
+
+from geoalign.errors import ConfigError
+from geoalign.registration.apply import apply
+from geoalign.registration.auto import AutoMatcher
+from geoalign.registration.network import align_stack, logarithm
+from geoalign.registration.orb import OrbMatcher
+from geoalign.registration.phase import PhaseMatcher
+from geoalign.registration.select import MODELS
+from geoalign.types.alignment import Alignment, Match
+from geoalign.types.stack import SAR_BANDS
+
+MATCHERS = {"auto": AutoMatcher, "orb": OrbMatcher, "phase": PhaseMatcher}
+
+__all__ = ["MATCHERS", "MODELS", "apply", "coregister", "match"]
+
+
+def match(reference, moving, *, matcher="auto", model="auto", valid=None, max_shift_px=None, seed=0) -> Match:
+    """How a moving image lies on a reference.
+
+    Parameters
+    ----------
+    reference, moving : arrays or DataArrays (row, col)
+        NaN is invalid in either. DataArrays named like a SAR band (vv, vh, hh, hv) are matched in logarithms.
+    matcher : str or object
+        "auto" (phase, brought near by ORB where needed), "phase", "orb", or any object that is called as
+        `matcher(reference, moving, valid=..., seed=...)` and returns a Match.
+    model : str
+        shift, rigid, similarity, affine, projective, field, or "auto": the simplest that held-out points allow. Only
+        for matchers given by name.
+    valid : array of bool, or (reference's, moving's)
+        Masks; None = every finite pixel.
+    max_shift_px : float
+        Search as far as this; None = a fifth of the image. Only for matchers given by name.
+    seed : int
+        For every random choice (which points are held out, the consensus of features).
+
+    Returns
+    -------
+    Match : `warp.pull(row, col)` says where in `moving` a reference pixel is found; with covariance, tie points, and
+    the residuals of points used (`rmse_px`) and held out (`cv_px`).
+
+    Raises
+    ------
+    MatchError where the images hold nothing to match, or nothing stands out; ConfigError for unknown options.
+
+    References
+    ----------
+    Guizar-Sicairos, Thurman, Fienup (2008), doi:10.1364/OL.33.000156; Padfield (2012), doi:10.1109/TIP.2011.2181402;
+    Lucas, Kanade (1981); Rublee et al. (2011), doi:10.1109/ICCV.2011.6126544.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.ndimage import gaussian_filter
+    >>> ground = gaussian_filter(np.random.default_rng(0).normal(size=(140, 140)), 2)
+    >>> found = match(ground[:128, :128], ground[3:131, 2:130])
+    >>> round(found.warp.dy, 2), round(found.warp.dx, 2)
+    (-3.0, -2.0)
+    """
+    chosen = _matcher(matcher, model, max_shift_px)
+    pair = [np.asarray(_plain(image), np.float32) for image in (reference, moving)]
+    masks = tuple(None if m is None else np.asarray(m, bool) for m in _two(valid))
+    return chosen(*pair, valid=masks, seed=seed)
+
+
+def coregister(
+    stack,
+    *,
+    reference="auto",
+    matcher="auto",
+    model="auto",
+    max_shift_px=None,
+    seed=0,
+    band="auto",
+    refine=True,
+) -> Alignment:
+    """Align every scene of a stack with one reference. Reads little and computes; `Alignment.apply` is lazy.
+
+    Parameters
+    ----------
+    stack : Dataset (time, y, x)
+        NaN = not observed; NumPy or dask. One scene is held at a time, and of large ones only tiles.
+    reference : str, array, DataArray or Stack
+        "auto" (the scene of greatest clear share and sharpness), "median" (of the stack as it is), a scene id, an
+        image on the stack's grid, or another Stack on it (its median).
+    matcher, model, max_shift_px, seed
+        As for `match`.
+    band : str
+        Band that is matched; "auto" = the SAR bands' mean logarithm, else nir, red, green, or the first.
+    refine : bool
+        Match every scene once more against the mean of the other aligned ones, where there are enough of them.
+        It takes the reference's own noise out of the matches: what makes speckled scenes precise.
+
+    Returns
+    -------
+    Alignment. Scenes without valid pixels have status "failed", those that could not be aligned "rejected", both with
+    the reason in the report and without a warp; the others go on.
+
+    Raises
+    ------
+    StackError, ConfigError for wrong input; NoUsableData where no scene has a valid pixel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.ndimage import gaussian_filter
+    >>> from geoalign import new_stack
+    >>> ground = gaussian_filter(np.random.default_rng(0).normal(size=(140, 140)), 2)
+    >>> scenes = np.stack([ground[:128, :128], ground[3:131, 2:130]])
+    >>> stack = new_stack({"red": scenes}, ["2024-01-01", "2024-01-11"], scene=["a", "b"])
+    >>> coregister(stack, reference="a").report[["scene", "status", "dy", "dx"]].round(1).values.tolist()
+    [['a', 'reference', 0.0, 0.0], ['b', 'aligned', -3.0, -2.0]]
+    """
+    chosen = _matcher(matcher, model, max_shift_px)
+    return align_stack(stack, chosen, reference=reference, band=band, seed=seed, refine=refine)
+
+
+def _matcher(matcher, model, max_shift_px):
+    if callable(matcher) and not isinstance(matcher, type):
+        return matcher
+    if matcher not in MATCHERS:
+        raise ConfigError(
+            f"matcher {matcher!r} is unknown; choose one of {', '.join(MATCHERS)}.{_hint(matcher, MATCHERS)}"
+        )
+    if model not in MODELS:
+        raise ConfigError(f"model {model!r} is unknown; choose one of {', '.join(MODELS)}.{_hint(model, MODELS)}")
+    return MATCHERS[matcher](model=model, max_shift_px=max_shift_px)
+
+
+def _hint(word, words):
+    near = get_close_matches(str(word), list(words), 1, 0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _plain(image):
+    if isinstance(image, xr.DataArray) and image.name in SAR_BANDS:
+        return logarithm(image)
+    return image
+
+
+def _two(valid):
+    return tuple(valid) if isinstance(valid, tuple | list) else (valid, valid)

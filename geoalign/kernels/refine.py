@@ -1,0 +1,245 @@
+"""Band-pass filter for images with gaps, and the least-squares step that finds what is left of a displacement."""
+
+import math
+
+import numpy as np
+from numba import njit
+from scipy.ndimage import correlate1d, spline_filter
+
+
+def band_pass(image, fine, broad):
+    """Local structure between two scales: Gaussian mean of `fine` px minus Gaussian mean of `broad` px.
+
+    image : (row, col), NaN = not observed; means are taken over the observed pixels only
+    fine, broad : standard deviations, px
+    Returns (values, valid): float64, and False where the image itself or most of what surrounds it (within `fine`) was
+    not observed; values are 0 there.
+    """
+    seen = np.isfinite(image)
+    filled = np.where(seen, image, 0.0).astype(np.float64)
+    weight = seen.astype(np.float64)
+    low, low_weight = _gauss(filled, fine), _gauss(weight, fine)
+    high, high_weight = _gauss(filled, broad), _gauss(weight, broad)
+    valid = seen & (low_weight > 0.9)
+    tiny = 1e-6
+    values = low / np.maximum(low_weight, tiny) - high / np.maximum(high_weight, tiny)
+    return np.where(valid, values, 0.0), valid
+
+
+def _gauss(image, sigma):
+    half = max(1, int(math.ceil(3.5 * sigma)))
+    taps = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    return correlate1d(correlate1d(image, taps, 0, mode="constant"), taps, 1, mode="constant")
+
+
+def spline(values):
+    """Cubic B-spline coefficients of a band-passed image, for `window_step`."""
+    return spline_filter(values, order=3, mode="mirror")
+
+
+@njit(nogil=True, cache=True)
+def sample(coef, ok, rows, cols):
+    """Values of a band-passed image at (rows, cols), from its spline coefficients; 0 where `ok` is not all around.
+
+    coef, ok : (row, col); rows, cols : 1-D, tile pixels. Returns (values, valid), 1-D.
+    """
+    values = np.zeros(rows.size)
+    valid = np.zeros(rows.size, np.bool_)
+    m_row, m_col = coef.shape
+    wr = np.empty(4)
+    wc = np.empty(4)
+    for n in range(rows.size):
+        p = rows[n]
+        q = cols[n]
+        if not (p >= 1.0 and q >= 1.0 and p < m_row - 2 and q < m_col - 2):
+            continue
+        a = int(p)
+        b = int(q)
+        if not (ok[a, b] and ok[a + 1, b] and ok[a, b + 1] and ok[a + 1, b + 1]):
+            continue
+        _cubic(p - a, wr)
+        _cubic(q - b, wc)
+        total = 0.0
+        for k in range(4):
+            line = 0.0
+            for m in range(4):
+                line += wc[m] * coef[a - 1 + k, b - 1 + m]
+            total += wr[k] * line
+        values[n] = total
+        valid[n] = True
+    return values, valid
+
+
+@njit(nogil=True, cache=True)
+def window_step(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
+    """Displacement left in one window, by robust regression of the moving image on the reference and its gradient.
+
+    ref, ref_ok : band-passed reference tile and its validity; the window is [r0:r0+size_r, c0:c0+size_c] of it
+    coef, mov_ok : spline coefficients of the moving tile and its validity
+    rows, cols : (size_r, size_c) where the present warp finds each pixel of the window in the moving tile
+
+    Solves moving = a + b reference + c . gradient(reference) by Cauchy-weighted least squares; the content of the
+    window is found at (row + ey, col + ex), e = -c / b, in the moving image as the present warp sees it (Lucas and
+    Kanade 1981, with the gain and the level of each window free). The gradient is the reference's: taken from the
+    resampled image it would pull towards whole pixels, because interpolation smooths noise.
+
+    Returns (12,): ey, ex, variance of ey, of ex, covariance, correlation, pixels used, row and col of the structure's
+    centre (window pixels), gain b, reference energy, residual scale. NaN where nothing could be solved.
+    """
+    out = np.full(12, np.nan)
+    n_max = size_r * size_c
+    x1 = np.empty(n_max)
+    xr = np.empty(n_max)
+    xc = np.empty(n_max)
+    y = np.empty(n_max)
+    at_r = np.empty(n_max)
+    at_c = np.empty(n_max)
+    n = 0
+    n_row, n_col = ref.shape
+    m_row, m_col = coef.shape
+    wr = np.empty(4)
+    wc = np.empty(4)
+    for i in range(size_r):
+        r = r0 + i
+        if r < 2 or r >= n_row - 2:
+            continue
+        for j in range(size_c):
+            c = c0 + j
+            if c < 2 or c >= n_col - 2:
+                continue
+            if not (ref_ok[r, c] and ref_ok[r - 1, c] and ref_ok[r + 1, c] and ref_ok[r, c - 1] and ref_ok[r, c + 1]):
+                continue
+            if not (ref_ok[r - 2, c] and ref_ok[r + 2, c] and ref_ok[r, c - 2] and ref_ok[r, c + 2]):
+                continue
+            p = rows[i, j]
+            q = cols[i, j]
+            if not (p >= 1.0 and q >= 1.0 and p < m_row - 2 and q < m_col - 2):
+                continue
+            a = int(p)
+            b = int(q)
+            if not (mov_ok[a, b] and mov_ok[a + 1, b] and mov_ok[a, b + 1] and mov_ok[a + 1, b + 1]):
+                continue
+            _cubic(p - a, wr)
+            _cubic(q - b, wc)
+            total = 0.0
+            for k in range(4):
+                line = 0.0
+                for m in range(4):
+                    line += wc[m] * coef[a - 1 + k, b - 1 + m]
+                total += wr[k] * line
+            y[n] = total
+            x1[n] = ref[r, c]
+            xr[n] = (8.0 * (ref[r + 1, c] - ref[r - 1, c]) - (ref[r + 2, c] - ref[r - 2, c])) / 12.0
+            xc[n] = (8.0 * (ref[r, c + 1] - ref[r, c - 1]) - (ref[r, c + 2] - ref[r, c - 2])) / 12.0
+            at_r[n] = i
+            at_c[n] = j
+            n += 1
+    out[6] = n
+    if n < 32:
+        return out
+    weight = np.ones(n)
+    normal = np.empty((4, 4))
+    right = np.empty(4)
+    beta = np.zeros(4)
+    scale = 0.0
+    for _ in range(4):
+        normal[:] = 0.0
+        right[:] = 0.0
+        for k in range(n):
+            w = weight[k]
+            row = (1.0, x1[k], xr[k], xc[k])
+            for a in range(4):
+                right[a] += w * row[a] * y[k]
+                for b in range(a + 1):
+                    normal[a, b] += w * row[a] * row[b]
+        for a in range(4):
+            for b in range(a):
+                normal[b, a] = normal[a, b]
+        if not _well(normal):
+            return out
+        beta = np.linalg.solve(normal, right)
+        scale = 0.0
+        for k in range(n):
+            e = y[k] - beta[0] - beta[1] * x1[k] - beta[2] * xr[k] - beta[3] * xc[k]
+            scale += abs(e)
+            weight[k] = e
+        scale = 1.2533 * scale / n + 1e-300
+        for k in range(n):
+            e = weight[k] / (2.385 * scale)
+            weight[k] = 1.0 / (1.0 + e * e)
+    inverse = np.linalg.inv(normal)
+    sw = 0.0
+    sy = 0.0
+    sx = 0.0
+    for k in range(n):
+        sw += weight[k]
+        sy += weight[k] * y[k]
+        sx += weight[k] * x1[k]
+    my = sy / sw
+    mx = sx / sw
+    vy = 0.0
+    vx = 0.0
+    cxy = 0.0
+    se = 0.0
+    gr = 0.0
+    gc = 0.0
+    energy = 0.0
+    for k in range(n):
+        w = weight[k]
+        vy += w * (y[k] - my) ** 2
+        vx += w * (x1[k] - mx) ** 2
+        cxy += w * (y[k] - my) * (x1[k] - mx)
+        e = y[k] - beta[0] - beta[1] * x1[k] - beta[2] * xr[k] - beta[3] * xc[k]
+        se += w * e * e
+        g = w * (xr[k] ** 2 + xc[k] ** 2)
+        energy += g
+        gr += g * at_r[k]
+        gc += g * at_c[k]
+    if vy <= 0.0 or vx <= 0.0 or energy <= 0.0:
+        return out
+    correlation = cxy / math.sqrt(vy * vx)
+    out[5] = correlation
+    out[7] = gr / energy
+    out[8] = gc / energy
+    gain = beta[1]
+    out[9] = gain
+    out[10] = vx / sw
+    out[11] = scale
+    if gain <= 0.0:
+        return out
+    variance = se / sw
+    out[0] = -beta[2] / gain
+    out[1] = -beta[3] / gain
+    out[2] = variance * inverse[2, 2] / gain**2
+    out[3] = variance * inverse[3, 3] / gain**2
+    out[4] = variance * inverse[2, 3] / gain**2
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _cubic(t, out):
+    s = 1.0 - t
+    out[0] = s * s * s / 6.0
+    out[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
+    out[2] = 2.0 / 3.0 - 0.5 * s * s * (2.0 - s)
+    out[3] = t * t * t / 6.0
+
+
+@njit(nogil=True, cache=True)
+def _well(normal):
+    """True where a normal matrix can be solved: by its Cholesky pivots, relative to its diagonal."""
+    n = normal.shape[0]
+    low = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            s = normal[i, j]
+            for k in range(j):
+                s -= low[i, k] * low[j, k]
+            if i == j:
+                if not s > 1e-10 * normal[i, i] or normal[i, i] <= 0.0:
+                    return False
+                low[i, i] = math.sqrt(s)
+            else:
+                low[i, j] = s / low[j, j]
+    return True

@@ -1,0 +1,201 @@
+"""A whole stack against one reference: every scene aligned, refused with its reason, or failed with its reason."""
+
+from __future__ import annotations
+
+import logging
+
+import bottleneck
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoalign import chunked
+from geoalign.errors import ConfigError, MatchError, NoUsableData, StackError
+from geoalign.kernels.refine import band_pass
+from geoalign.registration.joint import Joint
+from geoalign.registration.phase import SEARCH_BAND, NothingToMatch
+from geoalign.registration.select import model_name
+from geoalign.registration.tiepoints import Image
+from geoalign.types.alignment import REPORT_COLUMNS, TIE_POINT_COLUMNS, Alignment, Match
+from geoalign.types.stack import SAR_BANDS, check_stack, geobox_of, pixel_size_m
+from geoalign.types.warp import Shift, mean_displacement
+
+log = logging.getLogger("geoalign")
+
+KEEP_BYTES = 256 * 2**20
+"""Scenes are remembered between passes where all of them together take no more than this."""
+
+
+def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
+    """What `coregister` does once its options are known to be right; see there."""
+    check_stack(stack)
+    bands = matching_band(stack, band)
+    geobox, shape = geobox_of(stack), (stack.sizes["y"], stack.sizes["x"])
+    names = [str(v) for v in stack["scene"].values] if "scene" in stack.coords else [str(t) for t in stack.time.values]
+    keep = 4 * shape[0] * shape[1] * len(names) <= KEEP_BYTES
+    scenes = [Image(bands.isel(time=k).data, keep=keep) for k in range(len(names))]
+    label, at, target = _reference(reference, stack, bands, names, scenes, band)
+
+    results: dict[int, Match | Exception] = {}
+    for k, scene in enumerate(scenes):
+        if k == at:
+            continue
+        try:
+            if hasattr(matcher, "align"):
+                results[k] = matcher.align(target, scene, seed=seed)
+            else:
+                results[k] = matcher(*(image.tiles([None])[0] for image in (target, scene)), seed=seed)
+        except (MatchError, OSError) as err:
+            results[k] = err
+        log.info("align %s: %s", names[k], _one_line(results[k]))
+
+    extra = 0.0
+    found = {k: m for k, m in results.items() if isinstance(m, Match)}
+    if refine and hasattr(matcher, "align") and len(found) >= Joint.MIN_SCENES:
+        joint = Joint(target, scenes, at, matcher.model, seed)
+        found, extra = joint.refined(found, anchored=label != "median")
+        results.update(found)
+
+    rows, points, warps = [], [], {}
+    metre = pixel_size_m(stack)
+    for k, name in enumerate(names):
+        if k == at:
+            warps[name] = Shift(0.0, 0.0)
+            rows.append(_row(name, "reference", None, scenes[k], shape, metre, 0.0, ""))
+            continue
+        result = results[k]
+        if isinstance(result, Match):
+            warps[name] = result.warp
+            points.append(result.tie_points.assign(scene=name)[["scene", *TIE_POINT_COLUMNS]])
+            rows.append(_row(name, "aligned", result, scenes[k], shape, metre, extra, ""))
+        else:
+            status = "failed" if isinstance(result, NothingToMatch | OSError) else "rejected"
+            rows.append(_row(name, status, None, scenes[k], shape, metre, 0.0, str(result)))
+    report = pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
+    empty = pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS])
+    table = pd.concat(points, ignore_index=True) if points else empty
+    return Alignment(label, warps, report, geobox, shape, table)
+
+
+def matching_band(stack, band="auto") -> xr.DataArray:
+    """The image that is matched, (time, y, x), lazy where the stack is.
+
+    "auto": the mean of the logarithms of the SAR bands that are there (speckle is additive in them), else near
+    infrared, else red, green, or the first band. SAR is always taken in logarithms.
+    """
+    names = list(map(str, stack.data_vars))
+    if band != "auto":
+        if band not in names:
+            raise StackError(f"band {band!r} is missing (bands: {', '.join(names)}); give one of them, or band='auto'.")
+        picked = [band]
+    else:
+        picked = [name for name in SAR_BANDS[:2] if name in names] or [name for name in SAR_BANDS if name in names][:1]
+        picked = picked or [name for name in ("nir", "red", "green") if name in names][:1] or names[:1]
+    if not all(name in SAR_BANDS for name in picked):
+        return stack[picked[0]].transpose("time", "y", "x")
+    total = None
+    for name in picked:
+        part = logarithm(stack[name])
+        total = part if total is None else total + part
+    return (total / np.float32(len(picked))).transpose("time", "y", "x")
+
+
+def logarithm(power):
+    """Natural logarithm of SAR power; what is not positive is not observed."""
+    return np.log(power.where(power > 0))
+
+
+def _reference(reference, stack, bands, names, scenes, band):
+    """(label, index of the scene or None, Image) of what the scenes are matched to."""
+    if isinstance(reference, str):
+        if reference == "median":
+            return "median", None, Image(_median(bands))
+        if reference == "auto":
+            at = best_scene(scenes)
+            log.info("reference: %s", names[at])
+            return names[at], at, scenes[at]
+        if reference in names:
+            at = names.index(reference)
+            return reference, at, scenes[at]
+        from difflib import get_close_matches
+
+        near = get_close_matches(reference, [*names, "auto", "median"], 1, 0.0)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"reference {reference!r} is neither 'auto', 'median' nor a scene of the stack.{hint}")
+    shape = tuple(scenes[0].shape)
+    if isinstance(reference, xr.Dataset):
+        check_stack(reference)
+        image, label = _median(matching_band(reference, band if band in reference else "auto")), "stack"
+    elif isinstance(reference, xr.DataArray):
+        image, label = reference.transpose("y", "x"), str(reference.name or "image")
+        image = (logarithm(image) if reference.name in SAR_BANDS else image).data
+    else:
+        image, label = np.asarray(reference, np.float32), "image"
+    if tuple(image.shape) != shape:
+        raise StackError(
+            f"the reference has shape {tuple(image.shape)}, the stack {shape}; bring it onto the stack's grid."
+        )
+    here, there = geobox_of(stack), geobox_of(reference) if isinstance(reference, xr.Dataset | xr.DataArray) else None
+    if here is not None and there is not None and here != there:
+        raise StackError("the reference lies on another grid than the stack; open it with like=stack.")
+    return label, None, Image(image.astype(np.float32))
+
+
+def _median(bands):
+    def middle(series):
+        return bottleneck.nanmedian(series.astype(np.float64), axis=1)
+
+    return chunked.per_pixel(middle, bands, outputs={"median": "float32"})["median"].data
+
+
+def best_scene(scenes) -> int:
+    """The scene with the greatest product of clear share and sharpness; the earliest of equals.
+
+    Sharpness is how well the scene shows the structure that the stack has in common: the correlation of its
+    band-passed image with that of the median of all. Haze, undetected clouds, snow and blur all lower it.
+    """
+    factor = scenes[0].factor
+    images = []
+    for scene in scenes:
+        try:
+            images.append(scene.coarse(factor))
+        except OSError:
+            images.append(np.full(tuple(n // factor for n in scene.shape), np.nan, np.float32))
+    cube = np.stack(images)
+    clear = np.isfinite(cube).mean(axis=(1, 2))
+    if not clear.max() > 0:
+        raise NoUsableData("no scene of the stack has a valid pixel: nothing can be aligned.")
+    common, common_ok = band_pass(bottleneck.nanmedian(cube, axis=0), SEARCH_BAND, 4 * SEARCH_BAND)
+    score = np.zeros(len(scenes))
+    for k, image in enumerate(images):
+        values, ok = band_pass(image, SEARCH_BAND, 4 * SEARCH_BAND)
+        both = ok & common_ok
+        norm = np.sqrt((values[both] ** 2).sum() * (common[both] ** 2).sum())
+        sharpness = (values[both] * common[both]).sum() / norm if norm > 0 else 0.0
+        score[k] = clear[k] * (0.01 + max(sharpness, 0.0))
+    return int(np.argmax(np.round(score, 6)))
+
+
+def _row(name, status, match, scene, shape, metre, extra, reason):
+    nan = float("nan")
+    row = dict.fromkeys(REPORT_COLUMNS, nan) | {"scene": name, "status": status, "n_points": 0, "reason": reason}
+    row |= {"method": "", "model": ""}
+    if status == "reference":
+        row |= {"dy": 0.0, "dx": 0.0, "sigma_px": 0.0}
+    if match is not None:
+        coarse = np.isfinite(scene.coarse(scene.factor))
+        dy, dx = mean_displacement(match.warp, shape, np.kron(coarse, np.ones((scene.factor,) * 2, bool)))
+        rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 15) for n in shape), indexing="ij")
+        sigma = float(np.sqrt((match.sigma_px(rows, cols) ** 2).mean() + extra**2))
+        row |= {
+            "dy": dy, "dx": dx, "rmse_px": match.rmse_px, "cv_px": match.cv_px, "n_points": match.n_points,
+            "sigma_px": sigma, "method": match.method, "model": model_name(match.warp),
+            "rmse_m": match.rmse_px * (metre or nan), "cv_m": match.cv_px * (metre or nan),
+        }  # fmt: skip
+    return row
+
+
+def _one_line(result):
+    if isinstance(result, Match):
+        return f"{result.n_points} points, rmse {result.rmse_px:.2f} px"
+    return str(result)

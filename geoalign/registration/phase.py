@@ -1,0 +1,388 @@
+"""Phase: masked correlation finds, least squares on the correlated band refines. Good within one kind of sensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoalign.errors import ConfigError, MatchError
+from geoalign.kernels.fit import consensus, fit_model
+from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak
+from geoalign.kernels.refine import band_pass
+from geoalign.registration import quality
+from geoalign.registration.select import FIELD_POINTS, choose, distance_px, fit
+from geoalign.registration.tiepoints import Image, Level, coarse_level, full_level
+from geoalign.types.alignment import Match
+from geoalign.types.warp import Affine, Shift
+
+SEARCH_BAND = 1.5
+"""Scale (px) of the structure the search looks for."""
+BANDS = (0.8, 1.3, 2.0, 3.0)
+"""Scales (px) the refinement chooses among: fine for clean images, broad for speckled ones."""
+REACH = 6
+"""Pixels the windows are searched around where the first search puts them."""
+FLOOR_PX = 0.01
+"""Error of a tie point that no amount of structure removes (aliasing, interpolation), an axis."""
+
+
+class NothingToMatch(MatchError):
+    """An image holds nothing to match: no valid pixels, or no structure. The stack's report calls the scene failed."""
+
+
+@dataclass(frozen=True)
+class PhaseMatcher:
+    """Tie points by masked, sub-pixel phase correlation, refined by least squares; a warp through them.
+
+    model : shift, rigid, similarity, affine, projective, field, or auto: the simplest that held-out points allow
+    max_shift_px : search as far as this; None = a fifth of the image
+    """
+
+    model: str = "auto"
+    max_shift_px: float | None = None
+
+    def __call__(self, reference, moving, *, valid=None, seed=0) -> Match:
+        """Match two images (row, col), NaN = not observed; `valid`: a mask, or (reference's, moving's)."""
+        return self.align(*(Image(v) for v in masked(reference, moving, valid)), seed=seed)
+
+    def align(self, reference: Image, moving: Image, *, seed=0, starts=()) -> Match:
+        """Match two images that are read by tiles. `starts`: warps to try besides what the search finds."""
+        for name, image in (("reference", reference), ("moving image", moving)):
+            check_texture(image.coarse(image.factor), name)
+        factor = max(reference.factor, moving.factor)
+        limit = first_limit(reference.shape, self.max_shift_px)
+        start, coarse_offset = first_search(reference, moving, factor, limit, starts)
+        return refine(reference, moving, start, self.model, limit + coarse_offset, seed, "phase")
+
+
+def masked(reference, moving, valid):
+    """Both images as float32 with NaN where not valid."""
+    pair = [np.array(image, np.float32) for image in (reference, moving)]
+    masks = valid if isinstance(valid, tuple | list) else (valid, valid)
+    for image, mask in zip(pair, masks):
+        if image.ndim != 2:
+            raise MatchError(f"two images (row, col) are matched, got shape {image.shape}.")
+        if mask is not None:
+            mask = np.asarray(mask, bool)
+            if mask.shape != image.shape:
+                raise MatchError(f"a mask of shape {mask.shape} was given for an image of shape {image.shape}.")
+            image[~mask] = np.nan
+        image[~np.isfinite(image)] = np.nan
+    return pair
+
+
+def check_texture(image, name):
+    """MatchError where an image holds nothing to match."""
+    values = image[np.isfinite(image)]
+    if values.size == 0:
+        raise NothingToMatch(f"no valid pixels in the {name}.")
+    if values.size < 256:
+        raise NothingToMatch(f"only {values.size} valid pixels in the {name}; 256 are needed at the least.")
+    if float(values.max()) - float(values.min()) <= 1e-6 * max(abs(float(values.max())), 1e-30):
+        raise NothingToMatch(f"the {name} is flat: nothing to match.")
+
+
+def first_limit(shape, max_shift_px) -> float:
+    """How far to search, px: a fifth of the image by default."""
+    if max_shift_px is None:
+        return max(shape) / 5
+    if not 0 < max_shift_px < max(shape):
+        raise ConfigError(
+            f"max_shift_px is {max_shift_px}; it must lie between 0 and the image's side, {max(shape)} px."
+        )
+    return float(max_shift_px)
+
+
+def first_search(reference: Image, moving: Image, factor: int, limit: float, starts=()):
+    """The most convincing start among no motion, the best lag of the whole image, and `starts`.
+
+    Returns (warp, slack): slack is how far the start may lie beyond the limit through decimation, px.
+    """
+    ref, mov = reference.coarse(factor), moving.coarse(factor)
+    reach = int(np.ceil(limit / factor)) + 1
+    (a, a_ok), (b, b_ok) = (band_pass(image, SEARCH_BAND, 4 * SEARCH_BAND) for image in (ref, mov))
+    if not a_ok.any() or not b_ok.any():
+        raise NothingToMatch("no valid pixels are left away from the gaps; the masks are too scattered.")
+    side = 2 * reach + 1
+    surface, _ = masked_correlation(a, a_ok, b, b_ok, (-reach, -reach, side, side), 0.3)
+    lags = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) * factor
+    surface[lags > limit + factor] = 0.0
+    i, j = np.unravel_index(np.argmax(surface), surface.shape)
+    dy, dx, _ = upsampled_peak(a, a_ok, b, b_ok, (i - reach, j - reach))
+    peak = Shift(dy * factor, dx * factor)
+    candidates = [Shift(0.0, 0.0), *starts, peak]
+    level = coarse_level(reference, moving, factor)
+    best = None
+    for warp in candidates:
+        # a candidate close to one already tried adds nothing
+        surfaces, shared = level.search(_decimated(warp, factor), REACH, SEARCH_BAND)
+        found, use = _peaks(level, _decimated(warp, factor), surfaces, shared)
+        fitted = _agreed(level.windows.centre, found, use, surfaces)
+        if fitted is None:
+            continue
+        offset = np.stack(fitted.pull(*level.windows.centre.T), 1) - np.stack(
+            _decimated(warp, factor).pull(*level.windows.centre.T), 1
+        )
+        seen = quality.evidence(surfaces, shared, np.clip(offset, -REACH, REACH))
+        if best is None or seen > best[0] * 1.1 + 1e-9:
+            best = (seen, magnified(fitted, factor))
+        if seen > 4 * quality.EVIDENCE and warp is candidates[0]:
+            break
+    if best is None:
+        raise MatchError("the windows of the two images have too little in common to compare.")
+    return best[1], float(factor)
+
+
+def refine(reference: Image, moving: Image, start, model, limit, seed, method, *, searched=False) -> Match:
+    """From a start within a few pixels to a measured match, or MatchError.
+
+    searched : the start is within a pixel everywhere, and that the images belong together is known
+    """
+    level = full_level(reference, moving, start)
+    centre = level.windows.centre
+    warp = start
+    seen = float("inf")
+    if not searched:
+        surfaces, shared = level.search(start, REACH, SEARCH_BAND)
+        found, use = _peaks(level, start, surfaces, shared)
+        warp = _agreed(centre, found, use, surfaces)
+        if warp is None:
+            raise MatchError(
+                f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
+            )
+        offset = np.stack(warp.pull(*centre.T), 1) - np.stack(start.pull(*centre.T), 1)
+        seen = quality.evidence(surfaces, shared, offset)
+        if seen < quality.EVIDENCE:
+            raise MatchError(
+                f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones, "
+                f"{quality.EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
+            )
+    fine, warp = best_band(level, warp, reference.shape)
+    return measure(level, warp, fine, model, limit, seed, method, reference.shape)
+
+
+def _decimated(warp, factor):
+    return warp if factor == 1 else _conjugate(warp, 1.0 / factor)
+
+
+def magnified(warp, factor):
+    """A warp of images decimated by `factor`, in pixels of the whole ones."""
+    return warp if factor == 1 else _conjugate(warp, float(factor))
+
+
+def _conjugate(warp, scale):
+    """The same warp in pixels `1 / scale` times as large: centres map by p -> (p + 0.5) * scale - 0.5."""
+    m = np.eye(3)
+    m[:2] = [[1, 0, warp.dy], [0, 1, warp.dx]] if isinstance(warp, Shift) else warp.matrix
+    to = np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5], [0, 0, 1]])
+    out = (to @ m @ np.linalg.inv(to))[:2]
+    return Shift(float(out[0, 2]), float(out[1, 2])) if isinstance(warp, Shift) else Affine(out)
+
+
+def _peaks(level: Level, warp, surfaces, shared):
+    """Where each window was found, (n, 2), and whether it can be used."""
+    n, side, _ = surfaces.shape
+    reach = side // 2
+    centre = level.windows.centre
+    offset, use = np.zeros((n, 2)), np.zeros(n, bool)
+    for k in range(n):
+        i, j = np.unravel_index(np.argmax(surfaces[k]), (side, side))
+        use[k] = shared[k] >= 0.25 and 0 < i < side - 1 and 0 < j < side - 1 and surfaces[k, i, j] > 0
+        offset[k] = np.array([i, j]) + parabola_peak(surfaces[k], i, j) - reach
+    rows, cols = warp.pull(centre[:, 0] + offset[:, 0], centre[:, 1] + offset[:, 1])
+    return np.stack([rows, cols], axis=1), use
+
+
+def _agreed(centre, found, use, surfaces):
+    """Affine through the windows that agree, a shift where they are few; None below three."""
+    places = np.flatnonzero(use)
+    if places.size < 3:
+        return None
+    vote = np.maximum(surfaces[places].max(axis=(1, 2)), 0.0) ** 2
+    inside = places[consensus(centre[places], found[places], vote)]
+    if inside.size == 0:
+        return None
+    if inside.size >= 8:
+        fitted = fit_model("affine", centre[inside], found[inside], np.broadcast_to(np.eye(2), (inside.size, 2, 2)))
+        if fitted is not None and np.abs(fitted["matrix"][:2, :2] - np.eye(2)).max() < 0.6:
+            return Affine(fitted["matrix"][:2])
+    shift = (found - centre)[inside].mean(axis=0)
+    return Shift(float(shift[0]), float(shift[1]))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Tie points as one pass over the windows measured them; (n, ...) over all windows."""
+
+    at: np.ndarray  # (n, 2) reference row, col: the centre of the structure in the window
+    found: np.ndarray  # (n, 2) moving row, col
+    covariance: np.ndarray  # (n, 2, 2) px^2, right up to a common factor
+    use: np.ndarray
+    score: np.ndarray
+    reason: np.ndarray
+
+
+def points_of(level: Level, warp, fine, response=1.0) -> Points:
+    """Measure every window once around `warp`. `response`: the part of a displacement that one step answers with."""
+    out = level.step(warp, fine)
+    left, size = out[:, :2] / response, level.windows.size
+    reason = np.full(len(out), "", object)
+    sigma2 = 0.5 * (out[:, 2] + out[:, 3]) / response**2
+    with np.errstate(invalid="ignore"):
+        reason[~(sigma2 < 9.0)] = "no structure"
+        reason[~(np.abs(left).max(axis=1) < 3.0) & (reason == "")] = "beyond the refinement's reach"
+        reason[out[:, 6] < 0.25 * size**2] = "masked or outside"
+    use = reason == ""
+    middle = np.where(use[:, None], level.windows.start + out[:, 7:9], level.windows.centre)
+    left = np.where(use[:, None], left, 0.0)
+    rows, cols = warp.pull(middle[:, 0] + left[:, 0], middle[:, 1] + left[:, 1])
+    error = np.broadcast_to(np.eye(2), (len(out), 2, 2)).copy()
+    error[use] = np.stack([out[use, 2], out[use, 4], out[use, 4], out[use, 3]], 1).reshape(-1, 2, 2) / response**2
+    jac = warp.jacobian(middle[:, 0], middle[:, 1])
+    error = jac @ error @ jac.transpose(0, 2, 1) + np.eye(2) * FLOOR_PX**2
+    score = np.where(use, np.clip(np.nan_to_num(out[:, 5]), 0.0, 1.0), 0.0)
+    return Points(middle, np.stack([rows, cols], 1), error, use, score, reason)
+
+
+def response_of(level: Level, warp, fine, probe=0.3) -> float:
+    """The part of a displacement that one least-squares step answers with.
+
+    Noise in the reference's gradient makes each step too short by a common factor. It is measured, not modelled: the
+    windows are asked again with the warp displaced by +-`probe` px.
+    """
+    near, far = (level.step(_displaced(warp, h), fine) for h in (probe, -probe))
+    answer = (far[:, :2] - near[:, :2]).mean(axis=1) / (2 * probe)
+    info = 1.0 / (near[:, 2:4].mean(axis=1) + far[:, 2:4].mean(axis=1) + FLOOR_PX**2)
+    good = np.isfinite(answer) & np.isfinite(info) & (np.abs(answer) < 3)
+    if not good.any():
+        return 1.0
+    return float(np.clip((answer * info)[good].sum() / info[good].sum(), 0.15, 1.5))
+
+
+def _displaced(warp, h):
+    from geoalign.types.warp import Chain
+
+    return Chain((Shift(h, h), warp))
+
+
+def best_band(level: Level, warp, shape):
+    """The band whose points agree best, and the warp after a step in it. Returns (fine, warp)."""
+    best = None
+    for fine in reversed(BANDS):
+        response = response_of(level, warp, fine)
+        points = points_of(level, warp, fine, response)
+        if points.use.sum() < 3:
+            continue
+        fitted = _steady(points, shape)
+        if fitted is None:
+            continue
+        if best is None:
+            # the broadest band has the longest reach: let it bring the others near
+            warp = fitted.warp
+        if best is None or fitted.sigma_px < best[0]:
+            best = (fitted.sigma_px, fine, fitted.warp)
+    if best is None:
+        raise MatchError("fewer than 3 windows hold structure that both images show.")
+    return best[1], best[2]
+
+
+def _steady(points: Points, shape):
+    """Affine where the points carry it, else a shift."""
+    for model in ("affine", "shift"):
+        if model == "affine" and points.use.sum() < 8:
+            continue
+        fitted = fit(model, points.at, points.found, points.covariance, use=points.use, shape=shape)
+        if fitted is not None:
+            return fitted
+    return None
+
+
+def measure(level: Level, warp, fine, model, limit, seed, method, shape) -> Match:
+    """Iterate the windows around the warp they imply, choose the model, and judge it on points held out."""
+    response, moved, points = 1.0, np.inf, None
+    linear = None if model in ("auto", "field") else model
+    for step in range(8):
+        if step in (0, 2):
+            response = response_of(level, warp, fine)
+        points = points_of(level, warp, fine, response)
+        if points.use.sum() < 3:
+            raise MatchError(f"{int(points.use.sum())} of {len(points.use)} windows could be matched; 3 are needed.")
+        fitted = _steady(points, shape) if linear is None else _fit(linear, points, points.use, shape)
+        if fitted is None:
+            break
+        moved = distance_px(fitted.warp, warp, shape)
+        warp = fitted.warp
+        if moved < 2e-4 and step >= 2:
+            break
+    if model == "field" or (model == "auto" and points.use.sum() >= FIELD_POINTS):
+        points = _bend(level, points, warp, fine, response, shape, model)
+    usable = points.use.copy()
+    check = quality.check_points(usable, seed)
+    kept = usable & ~check
+    if model == "auto":
+        fitted = choose(points.at, points.found, points.covariance, use=kept, shape=shape)
+    else:
+        fitted = _fit(model, points, kept, shape)
+    if fitted is None:
+        raise MatchError(f"{int(kept.sum())} tie points are too few for the model {model!r}.")
+    return _judged(level, fine, points, fitted, kept, check, limit, method, shape)
+
+
+def _fit(model, points, use, shape):
+    return fit(model, points.at, points.found, points.covariance, use=use, shape=shape)
+
+
+def _bend(level, points, warp, fine, response, shape, model):
+    """Points measured around a field where a field is asked for or stands out."""
+    for _ in range(3):
+        field = _fit("field", points, points.use, shape)
+        if field is None:
+            return points
+        if model == "auto":
+            chosen = choose(points.at, points.found, points.covariance, use=points.use, shape=shape)
+            if chosen.model != "field":
+                return points
+        moved = distance_px(field.warp, warp, shape)
+        warp = field.warp
+        points = points_of(level, warp, fine, response)
+        if moved < 5e-3:
+            break
+    return points
+
+
+def _judged(level, fine, points, fitted, kept, check, limit, method, shape):
+    """The Match, or MatchError where the points held out do not bear the warp out."""
+    outlier = fitted.weight <= 0
+    use = np.where(check, "check", np.where(kept, "fit", "rejected")).astype(object)
+    reason = points.reason.copy()
+    lost = (kept & outlier) | (check & (fitted.length > 6.0))
+    use[lost], reason[lost] = "rejected", "outlier"
+    in_fit, in_check = use == "fit", use == "check"
+    if in_fit.sum() < 3:
+        raise MatchError(f"only {int(in_fit.sum())} tie points agree on a warp; 3 are needed at the least.")
+    rows, cols = fitted.warp.pull(*points.at.T)
+    away = np.stack([rows, cols], 1) - points.at
+    far = float(np.hypot(*np.median(away[in_fit], axis=0)))
+    if far > limit:
+        raise MatchError(f"the motion found is {far:.1f} px, beyond the {limit:.1f} px searched.")
+    moved = distance_px(fitted.warp, Shift(0.0, 0.0), shape)
+    if moved > max(0.3, 4 * fitted.sigma_px):
+        judge = in_check if in_check.sum() >= 3 else in_fit | in_check
+        now, before = (np.nan_to_num(level.step(w, fine)[judge, 5]) for w in (fitted.warp, Shift(0.0, 0.0)))
+        if now.mean() <= before.mean():
+            raise MatchError(
+                f"the warp found ({moved:.2f} px) is no better than no motion on held-out windows "
+                f"(correlation {now.mean():.3f} against {before.mean():.3f})."
+            )
+    sigma = np.sqrt(np.trace(points.covariance, axis1=1, axis2=2) / 2 * fitted.factor)
+    table = quality.point_table(points.at, points.found, fitted.residual, sigma, points.score, use, reason)
+    return Match(
+        warp=fitted.warp,
+        covariance=fitted.covariance,
+        score=float(np.median(points.score[in_fit])),
+        rmse_px=quality.rms_length(fitted.residual, in_fit),
+        n_points=int(in_fit.sum()),
+        method=method,
+        tie_points=table,
+        cv_px=quality.rms_length(fitted.residual, in_check),
+    )

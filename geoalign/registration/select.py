@@ -1,0 +1,123 @@
+"""Which model: the simplest warp that points left out of its fit do not reject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoalign.errors import MatchError
+from geoalign.kernels.field_fit import fit_field, node_grid
+from geoalign.kernels.fit import PARAMETERS, fit_model
+from geoalign.types.warp import Affine, Field, Projective, Shift, Warp
+
+MODELS = ("auto", *PARAMETERS, "field")
+LADDER = ("shift", "similarity", "affine", "field")
+"""What "auto" chooses among, simplest first. Rigid and projective are fitted where they are asked for."""
+
+FIELD_POINTS = 24
+"""Tie points below which a field is not considered."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A warp through tie points: its covariance as `Match` wants it, and residuals of all points (n, 2), px.
+
+    held_out : the residual each point would have had to a fit without it; length : residual in standard deviations;
+    weight : 0..1; factor : scatter seen over scatter predicted (variance ratio); sigma_px : rms over the image, an axis
+    """
+
+    model: str
+    warp: Warp
+    covariance: np.ndarray
+    residual: np.ndarray
+    held_out: np.ndarray
+    length: np.ndarray
+    weight: np.ndarray
+    factor: float
+    sigma_px: float
+
+
+def fit(model, points, found, covariance, *, use, shape) -> Fit | None:
+    """Fit one model; None where the points are too few or do not span it.
+
+    points, found : (n, 2) row, col; covariance : (n, 2, 2) px^2; use : (n,) bool; shape : of the reference image
+    """
+    from geoalign.types.alignment import Match
+
+    if model == "field":
+        grid = node_grid(shape, max(max(shape) / 5, 16.0))
+        out = fit_field(grid, points, found, covariance, use=use)
+        if out is None:
+            return None
+        warp = Field(out["dy"], out["dx"], *grid[2:])
+        cov = out["variance"]
+    else:
+        out = fit_model(model, points, found, covariance, use=use)
+        if out is None:
+            return None
+        m = out["matrix"]
+        warp = Shift(float(m[0, 2]), float(m[1, 2])) if model == "shift" else Affine(m[:2])
+        warp = Projective(m) if model == "projective" else warp
+        cov = out["covariance"]
+    rows, cols = _lattice(shape)
+    sigma = Match(warp, cov, 0.0, 0.0, 0, "", None).sigma_px(rows, cols)
+    names = ("residual", "held_out", "length", "weight", "factor")
+    return Fit(model, warp, cov, *(out[k] for k in names), float(np.sqrt((sigma**2).mean())))
+
+
+def choose(points, found, covariance, *, use, shape, ladder=LADDER) -> Fit:
+    """The simplest model of the ladder that no richer one beats on points left out.
+
+    A richer model beats a simpler one where (a) it predicts left-out points better, and (b) the two warps differ over
+    the image by more than the richer one's own error allows by chance (about 1 in 100): a pure shift is answered with
+    a shift.
+    """
+    fits = []
+    for model in ladder:
+        if model == "field" and use.sum() < FIELD_POINTS:
+            continue
+        if model != "field" and 2 * use.sum() < PARAMETERS[model] + 4 and fits:
+            continue
+        fitted = fit(model, points, found, covariance, use=use, shape=shape)
+        if fitted is not None:
+            fits.append(fitted)
+    if not fits:
+        raise MatchError(f"{int(use.sum())} tie points are too few for any model.")
+    inverse = np.linalg.inv(covariance)
+    for k, simple in enumerate(fits):
+        if not any(_beats(rich, simple, inverse, use, shape) for rich in fits[k + 1 :]):
+            return simple
+    return fits[-1]
+
+
+def _beats(rich, simple, inverse, use, shape) -> bool:
+    lengths = []
+    for fitted in (simple, rich):
+        r = fitted.held_out[use]
+        lengths.append(np.minimum(np.einsum("ni,nij,nj->n", r, inverse[use], r) / rich.factor, 16.0))
+    gain = lengths[0] - lengths[1]
+    if gain.mean() <= 1.5 * gain.std() / np.sqrt(len(gain)):
+        return False
+    return distance_px(rich.warp, simple.warp, shape) > 2.6 * rich.sigma_px
+
+
+def distance_px(one, other, shape) -> float:
+    """Root mean square length of the difference of two warps over an image, px."""
+    rows, cols = _lattice(shape)
+    a, b = one.pull(rows, cols), other.pull(rows, cols)
+    return float(np.sqrt(((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2).mean()))
+
+
+def _lattice(shape, n=15):
+    return np.meshgrid(np.linspace(0, shape[0] - 1, n), np.linspace(0, shape[1] - 1, n), indexing="ij")
+
+
+def model_name(warp) -> str:
+    """The model a fitted warp belongs to."""
+    if isinstance(warp, Affine):
+        (a, b, _), (c, d, _) = warp.matrix
+        if abs(a - d) > 1e-12 or abs(b + c) > 1e-12:
+            return "affine"
+        return "rigid" if abs(a * d - b * c - 1) < 1e-12 else "similarity"
+    return type(warp).__name__.lower()
