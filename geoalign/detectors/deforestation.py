@@ -1,0 +1,143 @@
+"""Woods that were cut, burnt or fell, and stay gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import xarray as xr
+
+from geoalign.chunked import per_pixel
+from geoalign.detectors.harmonic_cusum import layers_of, watch
+from geoalign.detectors.patches import check_area, sieve
+from geoalign.detectors.series import check_options, part, series_of, widening
+from geoalign.errors import StackError
+from geoalign.indices import index
+from geoalign.kernels.levels import levels
+from geoalign.types.changes import NO_CHANGE, NOT_OBSERVABLE, new_changes
+from geoalign.types.stack import check_stack, is_sar
+
+SHARE_OUTSIDE = 0.1
+"""Observations that may lie outside the low and high levels: undetected clouds, shadows, snow."""
+GREEN, GREEN_LOW = 0.6, 0.35
+"""NDVI of woods: usual, and in their leafless season (crops and most grass lie bare or pale then)."""
+DARK_SWIR1 = 0.18
+"""Woods are darker than this at 1.6 um (usual reflectance): crowns shade themselves and hold water."""
+LOSS = 0.2
+"""Drop of the index that counts as loss of woods; less is thinning, drought or a pixel at the edge."""
+
+
+@dataclass(frozen=True)
+class Deforestation:
+    """Loss of woods with its date, from optical or SAR series.
+
+    Optical: `harmonic_cusum` looks for drops of the moisture-sensitive burn ratio (nbr; ndmi or ndvi where swir2 or
+    swir1 is missing). A drop is deforestation where the pixel was wooded before (green all year round and dark at
+    1.6 um, which crops and grass are not), where the index fell by 0.2 or more, and where it has not come back.
+    SAR: drop of the volume scattering in cross-polarisation, see `sar_themes.deforestation_sar`.
+
+    Parameters
+    ----------
+    alpha : float
+        Chance of a confirmed false alarm at a stable pixel over the whole time watched; the conditions above only
+        lower it.
+    prior : float
+        Share of change that `probability` assumes.
+    since, until, history : see `HarmonicCusum`
+    order : int
+        Harmonics of the year in the optical model.
+    enl : float, optional
+        Looks of SAR data; None estimates them.
+    min_area_m2 : float
+        Smaller patches are left out (grids in metres only).
+
+    Notes
+    -----
+    Adds the layers of `HarmonicCusum`. Pixels that were not wooded are "no change".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from geoalign import new_stack
+    >>> time = np.arange("2020-01-01", "2023-01-01", 10, "datetime64[D]")
+    >>> noise = np.random.default_rng(0).normal(0, 0.005, (3, time.size, 1, 1))
+    >>> bands = dict(zip(("red", "nir", "swir2"), noise + np.array([0.03, 0.30, 0.06])[:, None, None, None]))
+    >>> for name, bare in (("red", 0.12), ("nir", 0.2), ("swir2", 0.2)):
+    ...     bands[name][70:] += bare - bands[name][:70].mean()
+    >>> found = Deforestation().detect(new_stack(bands, time))
+    >>> int(found.status[0, 0]), bool(found.date.values[0, 0] == time[70])
+    (3, True)
+    """
+
+    alpha: float = 0.01
+    prior: float = 0.02
+    since: str | None = None
+    until: str | None = None
+    history: float | None = None
+    order: int = 1
+    enl: float | None = None
+    min_area_m2: float = 1000.0
+
+    kind: ClassVar[str] = "deforestation"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        check_options(self)
+        check_area(self.min_area_m2)
+
+    def detect(self, stack):
+        """Changes (y, x) of a Stack of optical or of SAR scenes; lazy where the stack is."""
+        check_stack(stack)
+        if is_sar(stack):
+            from geoalign.detectors.sar_themes import deforestation_sar
+
+            return deforestation_sar(self, stack)
+        if not {"red", "nir"} <= set(stack.data_vars):
+            raise StackError(
+                "deforestation needs red and nir (better with swir1 and swir2), or SAR (best vh); the stack has "
+                f"{', '.join(map(str, stack.data_vars))}."
+            )
+        stack, first = part(stack, self.since, self.until, self.history)
+        name = "nbr" if "swir2" in stack else "ndmi" if "swir1" in stack else "ndvi"
+        series, units = series_of(stack, name)
+        steep, spread = widening(stack, series)
+        found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)
+        layers = layers_of(found, stack.time.values)
+        lost = wooded(stack, found) & (found.outcome == 1) & (found.magnitude <= -LOSS)
+        return new_changes(
+            only(layers, sieve(lost, stack, self.min_area_m2), lost),
+            kind=self.kind,
+            detector=repr(self),
+            prior=self.prior,
+            magnitude_units=units,
+            inputs=stack.scene.values if "scene" in stack.coords else (),
+            coords=stack.coords,
+        )
+
+
+def sides(series, found):
+    """`kernels.levels.levels` of a DataArray (time, y, x) around the changes of `watch`: (side, y, x) float32."""
+    return per_pixel(
+        levels, series, found.date, found.over, outputs={"level": ("float32", "side", 7)}, share=SHARE_OUTSIDE
+    ).level
+
+
+def wooded(stack, found):
+    """Where woods stood before the change, (y, x) bool."""
+    green = sides(index(stack, "ndvi"), found)
+    woods = (green[1] >= GREEN) & (green[0] >= GREEN_LOW)
+    return woods & (sides(stack.swir1, found)[1] <= DARK_SWIR1) if "swir1" in stack else woods
+
+
+def only(layers, keep, sure):
+    """Layers in which only `keep` is changed; a change that is not of this kind (`sure` false) gets probability 0."""
+    seen = layers["status"] != NOT_OBSERVABLE
+    none = {"status": NO_CHANGE, "direction": 0}
+    out = dict(layers)
+    out["status"] = xr.where(keep | ~seen, layers["status"], none["status"])
+    out["direction"] = xr.where(keep, layers["direction"], none["direction"])
+    for name in ("date", "date_after", "date_by", "date_confirmed", "date_end", "magnitude"):
+        out[name] = layers[name].where(keep)
+    changed = (layers["status"] != NO_CHANGE) & seen
+    out["probability"] = xr.where(changed & ~sure, 0.0, layers["probability"]).where(seen)
+    return out
