@@ -6,15 +6,15 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from geoalign.errors import ConfigError, GeoalignError
+from geoalign.errors import ConfigError
 from geoalign.keylines import key_lines
+from geoalign.registry import detector_options
 
 ONLY = "scenes"
 """What the single stack is called where `scenes` is one source and not a table of sensors."""
@@ -79,7 +79,7 @@ class Config(_Section):
     """A site, checked. Made by `load_config` or `parse_config`; frozen.
 
     name : of the site; scenes or stac : where the images are, a text or a table sensor = text; output : folder;
-    product, bands, time, orbit : as in `open_stack`; truth : folder of a simulation's truth, where accuracy can be measured
+    product, bands, time, orbit : as in `open_stack`; truth : folder of a simulation's truth, to measure accuracy with
     """
 
     name: str = Field(min_length=1)
@@ -404,9 +404,8 @@ def _check_source(path, text, where, problems):
     if not any(c in text for c in "*?["):
         problems.add(where, f"{path} does not exist; give a folder, a file or a pattern such as 'scenes/*.tif'")
         return
-    base = Path(re.split(r"[*?\[]", path, maxsplit=1)[0])
-    base = base if base.is_dir() else base.parent
-    if not base.is_dir():
+    base = os.path.dirname(re.split(r"[*?\[]", path, maxsplit=1)[0])
+    if not os.path.isdir(base):
         problems.add(where, f"the folder {base} of the pattern {text!r} does not exist")
 
 
@@ -491,7 +490,7 @@ def _check_detectors(raw, problems):
             ("detect",) if "detect" in raw else (), 'detect: missing; add [[detect]] with e.g. detector = "flood"'
         )
         return
-    registry = _detectors()
+    registry = detector_options()
     sensors = _sensors(raw)
     for i, item in enumerate(items):
         _check_detector(item, i, registry, sensors, problems)
@@ -513,36 +512,34 @@ def _check_detector(item, i, registry, sensors, problems):
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(registry))}."
         problems.add(("detect", i, "detector"), f"{name!r} is no detector; {hint}")
         return
-    known = [field.name for field in dataclass_fields(registry[name]) if field.init]
-    options = {key: value for key, value in item.items() if key not in ("detector", "on", "name")}
-    for key, value in options.items():
+    known = registry[name]
+    for key, value in item.items():
         where = ("detect", i, key)
+        if key in ("detector", "on", "name"):
+            continue
         if key not in known:
-            problems.unknown(where, known)
+            problems.unknown(where, list(known))
         elif key in ("alpha", "prior") and not (_is_number(value) and 0 < value < 1):
             problems.add(where, f"must lie between 0 and 1, got {value!r}")
         elif key in ("since", "until"):
             _check_dates([value], where, problems)
         elif key in ("enl", "min_area_m2") and not (_is_number(value) and value >= 0):
             problems.add(where, f"must be a number, 0 or more, got {value!r}")
-    if not any(f == f"detect[{i + 1}]" for _, f in problems.found):
-        _try_detector(registry[name], {k: v for k, v in options.items() if k in known}, i, problems)
+        elif not _fits(value, known[key]):
+            problems.add(where, f"must be {known[key].replace(' | None', '')}, got {value!r}")
 
 
-def _try_detector(cls, options, i, problems):
-    """Detectors check their own options when they are made; what they say is one more problem."""
-    try:
-        cls(**options)
-    except (GeoalignError, TypeError, ValueError) as err:
-        if not any(text.startswith(f"detect[{i + 1}]") for _, text in problems.found):
-            problems.add(("detect", i), str(err))
+def _fits(value, annotation) -> bool:
+    """Whether a TOML value can be what a plain annotation says; True where the annotation is not plain."""
+    names = [part.strip() for part in annotation.split("|")]
+    if not set(names) <= {"int", "float", "str", "bool", "None"}:
+        return True
+    if isinstance(value, bool):
+        return "bool" in names
+    if isinstance(value, int):
+        return "int" in names or "float" in names
+    return (isinstance(value, float) and "float" in names) or (isinstance(value, str) and "str" in names)
 
 
 def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _detectors() -> dict[str, type]:
-    from geoalign.detectors import DETECTORS
-
-    return DETECTORS

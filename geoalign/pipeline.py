@@ -42,7 +42,7 @@ class Run:
     for each scene of each stack, columns of `Alignment.report` after `stack`; skipped : scenes left out, with reason;
     failed : detectors that could not work, with reason; accuracy : against the truth, {} where none is known;
     timings : seconds a step; peak_rss_mb : of the whole process; exit_code : 0 done, 1 a detector failed, 3 some
-    scenes failed
+    scenes were left out
     """
 
     folder: Path
@@ -96,8 +96,9 @@ class _Work:
         self.timings[name] = round(self.timings.get(name, 0.0) + took, 3)
         log.debug("%s took %.1f s", name, took)
 
-    def skip(self, stack, scene, reason, kind="failed"):
-        log.warning("%s: scene %s is left out: %s", stack, scene, reason)
+    def skip(self, stack, scene, reason, kind="failed", *, tell=True):
+        """Note a scene that is left out; `tell=False` where it has been logged already."""
+        log.log(logging.WARNING if tell else logging.DEBUG, "%s: scene %s is left out: %s", stack, scene, reason)
         self.skipped.append({"stack": stack, "scene": str(scene), "kind": kind, "reason": str(reason)})
 
 
@@ -141,6 +142,7 @@ def run(
     config = config if isinstance(config, Config) else load_config(config)
     if not config.detect:
         raise ConfigError("a run needs at least one [[detect]] section.")
+    _check_detectors(config)
     output = config.output_folder
     options = {"scheduler": "threads"} | ({"num_workers": threads} if threads else {})
     with publish.locked(output), publish.staging(output) as folder, dask.config.set(**options), _gdal():
@@ -216,6 +218,7 @@ def plan(config, *, threads: int | None = None) -> Plan:
     import os
 
     config = config if isinstance(config, Config) else load_config(config)
+    _check_detectors(config)
     work = _Work(config, config.output_folder, lambda name: None)
     geobox, stacks = _open_all(work)
     pixels = geobox.shape[0] * geobox.shape[1]
@@ -232,7 +235,7 @@ def plan(config, *, threads: int | None = None) -> Plan:
         },
         skipped=work.skipped,
         shape=tuple(int(n) for n in geobox.shape),
-        crs=str(geobox.crs),
+        crs=crs_text(geobox),
         resolution=float(abs(geobox.resolution.y)),
         bbox=tuple(float(v) for v in geobox.boundingbox.bbox),
         chunks=chunks,
@@ -248,6 +251,20 @@ def plan(config, *, threads: int | None = None) -> Plan:
 
 
 # ------------------------------------------------------------------------------------------------------- the steps
+
+
+def _check_detectors(config):
+    """Make every detector before any work is done, so that an option it refuses is told at once."""
+    from geoalign.detectors import make
+
+    problems = []
+    for name, item in config.layers.items():
+        try:
+            make(item.detector, **item.options)
+        except (GeoalignError, TypeError, ValueError) as err:
+            problems.append(f"{name}: {err}")
+    if problems:
+        raise ConfigError("\n".join(problems), tuple(problems))
 
 
 def _open_all(work) -> tuple[Any, dict[str, Any]]:
@@ -273,14 +290,19 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
             natural = {n: open_stack(config.sources[n], **_door(config, n), like=like) for n in natural}
         for name, stack in natural.items():
             for record in json.loads(stack.attrs.get("skipped", "[]")):
-                work.skip(name, record.get("scene") or record.get("path", "?"), record["reason"])
+                work.skip(name, record.get("scene") or record.get("path", "?"), record["reason"], tell=False)
             stacks[name] = stack
         geobox = next(iter(stacks.values())).odc.geobox
     return geobox, stacks
 
 
 def _door(config, name) -> dict[str, Any]:
-    return {"product": config.product_of(name), "bands": config.bands_of(name), "time": config.time}
+    return {
+        "product": config.product_of(name),
+        "bands": config.bands_of(name),
+        "time": config.time,
+        "orbit": config.orbit_of(name),
+    }
 
 
 def _grid_from_box(config):
@@ -338,12 +360,10 @@ def _aligned(work, name, stack, geobox):
         work.reports.append(alignment.report.assign(stack=name))
         for row in alignment.report.itertuples():
             if row.status in ("failed", "rejected"):
-                work.skip(name, row.scene, f"alignment {row.status}: {row.reason}")
+                work.skip(name, row.scene, f"can't be aligned: {row.reason}", row.status, tell=False)
     if not alignment.warps:
         return None
-    door = _door(config, name)
-    if register.resampling != "cubic":
-        door["resampling"] = register.resampling
+    door = _door(config, name) | {"resampling": register.resampling}
     return mask(open_stack(config.sources[name], **door, like=geobox, alignment=alignment), **options)
 
 
@@ -414,7 +434,10 @@ def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
     # polygons are made of the layers as written, so that nothing is computed twice
     frames = []
     files = write_changes(
-        changes, folder, polygons=lambda layers: frames.append(polygons(layers, **known)) or frames[0]
+        changes,
+        folder,
+        polygons=lambda layers: frames.append(polygons(layers, **known)) or frames[0],
+        run=_provenance(work, name, item, stack),
     )
     frame = frames[0]
     for suffix in config.vectors.formats:
@@ -430,6 +453,22 @@ def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
         "files": {key: Path(path).relative_to(work.folder).as_posix() for key, path in files.items()},
         **summary(changes),
         "polygons": len(frame),
+    }
+
+
+def _provenance(work, name, item, stack) -> dict[str, Any]:
+    """What the STAC item of a layer says about the run."""
+    on = work.config.stack_of(item)
+    used = set(map(str, stack.scene.values))
+    return {
+        "id": f"{name}-{work.run_id}",
+        "site": work.config.name,
+        "created": work.started,
+        "start": stack.time.values[0],
+        "end": stack.time.values[-1],
+        "inputs": {r["scene"]: r["path"] for r in work.inputs if r["stack"] == on and r["scene"] in used},
+        "parameters": {"detector": item.detector, **item.options},
+        "sensor": ", ".join(sorted(set(map(str, stack.sensor.values)))),
     }
 
 
@@ -455,6 +494,12 @@ def summary(changes) -> dict[str, Any]:
         "area_ha": None if side is None else round(n * side**2 / 1e4, 4),
         "dates": dates,
     }
+
+
+def crs_text(geobox) -> str:
+    """EPSG code of a grid where it has one, else its name."""
+    code = geobox.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(geobox.crs.proj.name)
 
 
 def _count_dates(dates) -> dict[str, int]:
@@ -527,19 +572,18 @@ def _plain(score) -> dict[str, Any]:
 def _manifest(work, geobox) -> dict[str, Any]:
     config = work.config
     registration = pd.concat(work.reports) if work.reports else pd.DataFrame()
-    failed_scene = any(r["kind"] == "failed" for r in work.skipped)
     return {
         "format": "geoalign.run",
         "version": 1,
         "name": config.name,
         "run_id": work.run_id,
-        "exit_code": 1 if work.failed else 3 if failed_scene else 0,
+        "exit_code": 1 if work.failed else 3 if work.skipped else 0,
         "started": work.started.isoformat(timespec="seconds"),
         "finished": _now(),
         **publish.environment(),
         "configuration": config.plain(),
         "grid": {
-            "crs": str(geobox.crs),
+            "crs": crs_text(geobox),
             "shape": [int(n) for n in geobox.shape],
             "transform": [float(v) for v in geobox.affine[:6]],
             "bbox": [float(v) for v in geobox.boundingbox.bbox],

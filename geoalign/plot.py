@@ -253,8 +253,8 @@ def date_histogram(counts: dict[str, int], *, pixel_ha: float | None = None) -> 
     days = pd.to_datetime(list(counts))
     heights = np.array(list(counts.values()), float) * (pixel_ha or 1.0)
     if len(days):
-        span = (days.max() - days.min()).days or 1
-        axes.bar(days, heights, width=max(1.0, span / 60), color=BLUE)
+        span = max((days.max() - days.min()).days, 30)
+        axes.bar(days, heights, width=span / 60, color=BLUE)
         axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
         axes.set_xlim(days.min() - pd.Timedelta(days=span * 0.06 + 2), days.max() + pd.Timedelta(days=span * 0.06 + 2))
     axes.set_ylabel("changed area (ha)" if pixel_ha else "changed pixels")
@@ -277,7 +277,7 @@ def _reduced(changes):
 
 def _map_size(shape):
     height, width = shape
-    return (7.5, float(np.clip(7.5 * 0.86 * height / width, 2.5, 11)))
+    return (6.4, float(np.clip(6.4 * 0.84 * height / width, 2.4, 9)))
 
 
 def _soft_grey(picture):

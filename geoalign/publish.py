@@ -176,17 +176,17 @@ def inputs(scenes) -> list[dict[str, Any]]:
     """The input files of the scenes: size, and sha256 (small files) or time of change (large ones)."""
     out = []
     for scene in scenes:
-        source = str(scene["applied"].get("source", ""))
-        record = {"stack": scene["stack"], "scene": scene["scene"], "source": source}
-        path = Path(source)
-        if source and path.is_file():
-            stat = path.stat()
-            record["bytes"] = stat.st_size
-            if stat.st_size <= HASHED_BYTES:
-                record["sha256"] = _sha256(path)
-            else:
-                record["changed_ns"] = stat.st_mtime_ns
-        out.append(record)
+        for source in scene["applied"].get("paths", ()):
+            record = {"stack": scene["stack"], "scene": scene["scene"], "path": str(source)}
+            path = Path(source)
+            if path.is_file():
+                stat = path.stat()
+                record["bytes"] = stat.st_size
+                if stat.st_size <= HASHED_BYTES:
+                    record["sha256"] = _sha256(path)
+                else:
+                    record["changed_ns"] = stat.st_mtime_ns
+            out.append(record)
     return out
 
 

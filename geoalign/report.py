@@ -144,6 +144,10 @@ def _median_day(dates):
     return list(dates)[int(np.searchsorted(counts, counts[-1] / 2))]
 
 
+def _ends(days):
+    return (days[0], days[-1]) if days else ("–", "–")
+
+
 def _found(run, document):
     rows = []
     for name, layer in run.layers.items():
@@ -156,9 +160,7 @@ def _found(run, document):
                 escape(layer["stack"]),
                 _area(layer),
                 f"{layer['polygons']:,}",
-                days[0] if days else "–",
-                _median_day(layer["dates"]),
-                days[-1] if days else "–",
+                *(f"<span class=d>{d}</span>" for d in (_ends(days)[0], _median_day(layer["dates"]), _ends(days)[1])),
                 f"{100 * layer['pixels']['not_observable'] / total:.1f} %",
                 f"<code>{escape(layer['repr'])}</code>",
             ]
@@ -282,8 +284,8 @@ def _registration(run):
         )
     note = (
         "<p class=note>dy, dx: where in the scene a reference pixel was found, mean over the valid area. RMSE: "
-        "residual of the tie points used in the fit. Held out: of points not used in it. σ: predicted 1-sigma error of the "
-        "alignment, an axis.</p>"
+        "residual of the tie points used in the fit. Held out: of points not used in it. σ: predicted 1-sigma "
+        "error of the alignment, an axis.</p>"
     )
     return "".join(parts) + note
 
