@@ -108,6 +108,11 @@ def _shown(address):
     return str(address).split("?")[0]
 
 
+def _cause(err):
+    """What GDAL said: rasterio's own message may only point to it."""
+    return str(err.__cause__ or err).rstrip(".")
+
+
 def gdal_env():
     """GDAL's settings while geoalign reads: no directory scans, no Python in VRTs, bounded cache and waits."""
     import rasterio
@@ -166,7 +171,7 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
                 tags=dict(src.tags()),
             )
     except rasterio.errors.RasterioError as err:
-        raise StackError(f"{_shown(path)} can't be opened as a raster: {err}.") from err
+        raise StackError(f"{_shown(path)} can't be opened as a raster: {_cause(err)}.") from err
 
 
 def _check_claims(path, src):
@@ -220,7 +225,7 @@ def read_window(path, band, rows, cols):
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(
             f"{_shown(path)} can't be read in band {band}, rows {rows[0]}-{rows[1]}, columns {cols[0]}-{cols[1]}: the "
-            f"file is damaged ({err}). Fetch it again, or take the scene out."
+            f"file is damaged ({_cause(err)}). Fetch it again, or take the scene out."
         ) from err
 
 
@@ -243,7 +248,7 @@ def sample(path, band, header, *, size: int = 256):
                 parts.append(src.read(band, window=window).ravel())
             return np.concatenate(parts)
     except rasterio.errors.RasterioError as err:
-        raise StackError(f"{_shown(path)} can't be read in band {band}: the file is damaged ({err}).") from err
+        raise StackError(f"{_shown(path)} can't be read in band {band}: the file is damaged ({_cause(err)}).") from err
 
 
 def validate_file(path) -> None:

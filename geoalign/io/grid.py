@@ -46,11 +46,11 @@ def choose_grid(boxes: list[GeoBox]) -> GeoBox:
     height = max(1, math.ceil((y1 - bottom) / size - 0.01))
     if width * height > MAX_PIXELS:
         raise StackError(
-            f"the scenes lie so far apart that their common grid would have {width} x {height} pixels. Give like= or bbox=."
+            f"the scenes lie so far apart that their grid would have {width} x {height} pixels. Give like= or bbox=."
         )
     box = GeoBox((height, width), Transform(size, 0, x0, 0, -size, y1), crs)
     log.info(
-        "%d scenes on %d grids: taken onto %s, %g units a pixel, %d x %d px (CRS of most scenes, finest resolution, union)",
+        "%d scenes on %d grids: taken onto %s, %g units a pixel, %d x %d px (most scenes' CRS, finest pixel, union)",
         len(boxes), len(set(boxes)), crs, size, height, width,
     )  # fmt: skip
     return box

@@ -89,8 +89,8 @@ def _same_ground(one, other):
 def _twice(one, other):
     stamp = pd.Timestamp(one.facts.time).isoformat()
     return (
-        f"two scenes of {one.facts.sensor or 'one sensor'} have the time {stamp} and cover the same ground: {one.paths[0]} and "
-        f"{other.paths[0]}. The first is used; remove one, or give them their own time with the tag datetime."
+        f"two scenes of {one.facts.sensor or 'one sensor'} have the time {stamp} and share ground: {one.paths[0]} "
+        f"and {other.paths[0]}. The first is used; remove one, or give them their own time with the tag datetime."
     )
 
 

@@ -255,8 +255,8 @@ def _one_kind(scenes):
     if len(kinds) > 1:
         examples = {s.kind: s.facts.scene for s in scenes}
         raise StackError(
-            f"SAR and optical scenes are mixed ({kinds['sar']} SAR such as {examples['sar']}, {kinds['optical']} optical such "
-            f"as {examples['optical']}). A Stack has one kind of sensor: open them apart and keep a dict of both."
+            f"SAR and optical are mixed ({kinds['sar']} SAR as {examples['sar']}, {kinds['optical']} optical "
+            f"such as {examples['optical']}). A Stack has one kind of sensor: open them apart and keep a dict of both."
         )
     return scenes
 
@@ -272,8 +272,8 @@ def _one_orbit(scenes, orbit):
     if len(orbits) > 1:
         seen = ", ".join(f"{o if o >= 0 else 'unknown'} ({n} scenes)" for o, n in sorted(orbits.items()))
         raise StackError(
-            f"SAR scenes of several relative orbits are mixed: {seen}. Look angles differ, so that a baseline over them "
-            "means nothing. Choose one with orbit= (open_stack(..., orbit=9)), or set the tag orbit where it is unknown."
+            f"SAR scenes of several relative orbits are mixed: {seen}. Look angles differ, so that a baseline over "
+            "them means nothing. Choose one with orbit= (open_stack(..., orbit=9)), or set the tag orbit where unknown."
         )
     return scenes
 
@@ -334,8 +334,8 @@ def _on_grid(scenes, target, skipped):
         where = scene.geobox.extent.boundingbox
         skipped.add(
             scene.paths[0],
-            f"no overlap with the grid: the scene lies at {tuple(round(v, 3) for v in where)} in {scene.geobox.crs}, the grid "
-            f"at {tuple(round(v, 3) for v in target.extent.boundingbox)} in {target.crs}",
+            f"no overlap with the grid: it lies at {tuple(round(v, 3) for v in where)} in {scene.geobox.crs}, the "
+            f"grid at {tuple(round(v, 3) for v in target.extent.boundingbox)} in {target.crs}",
             scene.facts.scene,
         )
     return kept

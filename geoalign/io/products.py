@@ -1,6 +1,6 @@
-"""What the numbers of each product mean: band names, scale, offset, nodata, mask layer, units. Nothing here reads a file.
+"""What the numbers of each product mean: band names, scale, offset, nodata, mask layer, units. No file is read here.
 
-Sources: Sentinel-2 Products Specification 15.x (L2A: reflectance = (DN + BOA_ADD_OFFSET) / 10000, scene classification);
+Sources: Sentinel-2 Products Specification 15.x (L2A: reflectance = (DN + BOA_ADD_OFFSET) / 10000; scene classes);
 USGS Landsat Collection 2 Level-2 Product Guides (LSDS-1619, -1618); HLS User Guide 2.0; OPERA RTC-S1 Product
 Specification (JPL D-108758); ASF HyP3 RTC Product Guide.
 """
@@ -33,7 +33,8 @@ OPTICAL_BANDS = (
 """Names that mark a band as reflectance, 0-1."""
 
 _S2 = {"B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
-       "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir1", "B12": "swir2", "SCL": "scl"}  # fmt: skip
+       "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir1", "B12": "swir2",
+       "SCL": "scl"}  # fmt: skip
 _OLI = {"B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir", "B6": "swir1", "B7": "swir2"}
 _TM = {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir", "B5": "swir1", "B7": "swir2"}
 _L30 = {"B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "nir", "B06": "swir1", "B07": "swir2"}
@@ -112,7 +113,7 @@ _COLLECTIONS = (
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns stored numbers into values. `units` is what is stored: reflectance, power, amplitude, dB, or "" (as is)."""
+    """What turns stored numbers into values. `units` of what is stored: reflectance, power, amplitude, dB or ""."""
 
     scale: float = 1.0
     offset: float = 0.0
@@ -196,7 +197,7 @@ def band_name(text: str, product: str, sensor: str = "") -> str:
     return re.sub(r"\W+", "_", low).strip("_")
 
 
-def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata=(), is_mask=False, stated=False):
+def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata=()):
     """(Calibration, notes) of one band, or StackError where what is known does not agree.
 
     Parameters
@@ -204,12 +205,9 @@ def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata
     profile, facts : what the product and the file say
     dtype : of the stored values
     scale, offset, nodata : from the file's header, or from its STAC item
-    stated : the scale and offset come from a STAC item, which may describe the product instead of the file
     """
     values = tuple(float(v) for v in nodata if v is not None)
     own = (float(scale), float(offset)) != (1.0, 0.0)
-    if is_mask:
-        return Calibration(nodata=()), []
     notes = []
     merged = tuple(dict.fromkeys((*values, *profile.nodata)))
     if profile.name == "sentinel2-l2a":
@@ -223,8 +221,8 @@ def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata
             raise StackError(f"units {facts.units!r} are unknown for SAR; expected power, amplitude or dB.")
         if np.dtype(dtype).kind in "iu" and not own:
             raise StackError(
-                f"it holds {dtype} counts with no scale: not calibrated, as in a Sentinel-1 GRD. Give terrain-corrected "
-                "(RTC) gamma0 as float power, or set the band's GDAL scale."
+                f"it holds {dtype} counts with no scale: not calibrated, as in a Sentinel-1 GRD. Give terrain-"
+                "corrected (RTC) gamma0 as float power, or set the band's GDAL scale."
             )
         if units in ("amplitude", "dB"):
             notes.append(f"stored as {units}, turned into power")
@@ -243,13 +241,11 @@ def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata
         if profile.scale != 1.0 or profile.offset != 0.0:
             scale, offset = profile.scale, profile.offset
         return Calibration(float(scale), float(offset), merged, facts.units or profile.units), notes
-    if stated and own:
-        notes.append("scale and offset agree with the catalogue's")
     return Calibration(float(scale), float(offset), merged, profile.units), notes
 
 
 def _sentinel2(profile, facts, scale, offset, own):
-    """Scale and offset of Sentinel-2 L2A, by processing baseline. -1000 DN from 04.00 on, unless it was taken off already."""
+    """Scale and offset of Sentinel-2 L2A by processing baseline: -1000 DN from 04.00 on, unless taken off already."""
     if profile.offset:
         return profile.scale, profile.offset, ["offset as given with product="]
     if profile.baseline:  # what the caller says beats what the file says
@@ -261,15 +257,15 @@ def _sentinel2(profile, facts, scale, offset, own):
         if own and np.isclose(scale, 1e-4, rtol=1e-3):
             return profile.scale, float(offset), ["scale and offset from the file's header; its baseline is unknown"]
         raise StackError(
-            "its Sentinel-2 processing baseline is unknown, so it can't be told whether reflectance is DN/10000 (before "
-            "04.00) or (DN-1000)/10000. Set the tag processing_baseline, keep the SAFE name, or open it with "
+            "its Sentinel-2 processing baseline is unknown, so it can't be told whether reflectance is DN/10000 "
+            "(before 04.00) or (DN-1000)/10000. Set the tag processing_baseline, keep the SAFE name, or open it with "
             "product='sentinel2-l2a@05.10' (or @02.14)."
         )
     expected = -0.1 if baseline >= "04.00" else 0.0
     if own and not np.isclose(float(offset), expected, atol=1e-6):
         raise StackError(
-            f"processing baseline {baseline} means an offset of {expected:g}, but its header or catalogue says {offset:g}. "
-            "One of them is wrong: correct it, or say product='sentinel2-l2a@...'."
+            f"processing baseline {baseline} means an offset of {expected:g}, but its header or catalogue says "
+            f"{offset:g}. One of them is wrong: correct it, or say product='sentinel2-l2a@...'."
         )
     return profile.scale, expected, [f"offset by processing baseline {baseline}"]
 
@@ -306,12 +302,12 @@ def check_values(
         if calibrated.units == "reflectance" and profile.name == "sentinel2-l2a" and calibrated.offset < 0:
             below = float((known < -calibrated.offset / calibrated.scale).mean())
             if below > 0.05 and facts.boa_applied:
-                note = f"{below:.0%} of {band} would be negative: the offset was taken off already, against the catalogue's flag"
+                note = f"{below:.0%} of {band} would be negative: the offset was taken off already, flag or not"
                 return replace(calibrated, offset=0.0), [note]
             if below > 0.05:
                 raise StackError(
-                    f"{below:.0%} of band {band} would be below zero with the offset of {calibrated.offset:g}: it seems to "
-                    "have been applied already. If so, open it with product='sentinel2-l2a@02.14' or correct the baseline."
+                    f"{below:.0%} of band {band} would be below zero with the offset of {calibrated.offset:g}: it "
+                    "seems to be applied already. If so, open it with product='sentinel2-l2a@02.14' or correct the baseline."
                 )
         if median > 1.6:
             raise StackError(

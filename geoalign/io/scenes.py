@@ -142,7 +142,6 @@ class Layer:
     scale: float = 1.0
     offset: float = 0.0
     nodata: tuple = ()
-    stated: bool = False
 
 
 class Skipped:
@@ -163,7 +162,10 @@ class Skipped:
         self.records.append({"scene": scene, "path": str(path), "reason": text})
 
     def reasons(self, limit: int = 20):
-        lines = [f"  {r['scene'] or r['path']}: {r['reason']}" for r in self.records[:limit]]
+        lines = [
+            f"  {r['reason']}" if r["path"] in r["reason"] else f"  {r['scene'] or r['path']}: {r['reason']}"
+            for r in self.records[:limit]
+        ]
         if len(self.records) > limit:
             lines.append(f"  ... and {len(self.records) - limit} more")
         return "\n".join(lines)
@@ -193,7 +195,7 @@ def scenes_of_files(paths, product, skipped: Skipped) -> list[Scene]:
         try:
             out.append(make_scene(layers, product))
         except StackError as err:
-            skipped.add(layers[0].header.path, err if skipped.strict else f"{err}", scene)
+            skipped.add(layers[0].header.path, err, scene)
     return out
 
 
@@ -259,7 +261,8 @@ def make_scene(layers: list[Layer], product) -> Scene:
             notes += [n for n in found if n not in notes]
         calibrated = _checked(bands, calibrated, profile, facts, notes)
     except StackError as err:
-        raise StackError(f"scene {facts.scene} ({layers[0].header.path}): {err}") from err
+        where = "" if layers[0].header.path in str(err) else f"{layers[0].header.path}: "
+        raise StackError(f"{where}{err}") from err
     if profile.mask is not None and profile.name != "generic" and not codes:
         notes.append(f"no {profile.mask.layer} layer was found: only nodata is masked")
     masks = tuple(MaskLayer(c.header.path, c.band, c.header.geobox, c.header.stamp, rules[n]) for n, c in codes.items())

@@ -33,9 +33,9 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bbox=None, time=None) -
 
     Parameters
     ----------
-    source : path or address of a catalogue, collection, item or ItemCollection (JSON); a pystac object; a list of items;
-        a pystac-client search; or {"api": address, "collections": [...], ...} for a search
-    bbox, time : as in `open_stack`; passed on to an API search, and used to leave out items before their files are opened
+    source : path or address of a catalogue, collection, item or ItemCollection (JSON); a pystac object; a list of
+        items; a pystac-client search; or {"api": address, "collections": [...], ...} for a search
+    bbox, time : as in `open_stack`; passed on to an API search, and used to leave out items unopened
     """
     items, base = _items(source, bbox, time)
     if not items:
@@ -74,8 +74,8 @@ def _items(source, bbox, time):
     if isinstance(source, list | tuple) and source and all(isinstance(i, pystac.Item) for i in source):
         return list(source), source[0].get_self_href()
     raise ConfigError(
-        f"a source of type {type(source).__name__} is not understood; give a path, a glob, a list of paths, a STAC object or "
-        '{"api": ..., "collections": [...]}.'
+        f"a source of type {type(source).__name__} is unknown; give a path, a glob, a list of paths, a STAC object "
+        'or {"api": ..., "collections": [...]}.'
     )
 
 
@@ -266,12 +266,12 @@ def _name(key, info, n_bands, product, sensor):
 
 
 def _layer(header, k, info, name, facts):
-    scale, offset, stated = header.scales[k], header.offsets[k], False
+    scale, offset = header.scales[k], header.offsets[k]
     # a scale without its offset says nothing of the offset: it is not taken for zero
     if "scale" in info and "offset" in info:
-        scale, offset, stated = float(info["scale"]), float(info["offset"]), True
+        scale, offset = float(info["scale"]), float(info["offset"])
     missing = tuple(v for v in (header.nodata[k], _number(info.get("nodata"))) if v is not None)
-    return Layer(header, k + 1, name, facts, scale, offset, missing, stated)
+    return Layer(header, k + 1, name, facts, scale, offset, missing)
 
 
 def _number(value):
@@ -314,7 +314,7 @@ def _check_crs(item, asset, header):
         found = header.geobox.crs.epsg
         if found is not None and str(code).upper().startswith("EPSG:") and int(str(code).split(":")[1]) != found:
             raise StackError(
-                f"{header.path} is in EPSG:{found}, but its item says {code}: one of them is wrong, so its place is unknown."
+                f"{header.path} is in EPSG:{found}, but its item says {code}: one is wrong, and its place unknown."
             )
         return
 

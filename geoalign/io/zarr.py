@@ -21,8 +21,8 @@ from geoalign.types.stack import SAR_BANDS, check_stack, utc_naive
 log = logging.getLogger("geoalign")
 
 _CODECS = {
-    "zlib", "gzip", "blosc", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "quantize", "bitround",
-    "packbits", "astype", "crc32", "crc32c", "adler32", "fletcher32", "vlen-utf8", "bytes", "transpose",
+    "zlib", "gzip", "blosc", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "quantize",
+    "bitround", "packbits", "astype", "crc32", "crc32c", "adler32", "fletcher32", "vlen-utf8", "bytes", "transpose",
     "sharding_indexed",
 }  # fmt: skip
 """Codecs that only turn bytes into bytes. Anything else (pickle above all) can run code, and is refused."""
@@ -215,7 +215,7 @@ def _geobox(data):
     crs = data.odc.crs
     if crs is None:
         raise StackError(
-            "it has no CRS (no grid_mapping, spatial_ref or crs), and none is guessed. Write one: ds.odc.assign_crs(...)"
+            "it has no CRS (no grid_mapping, spatial_ref or crs), and none is guessed. Write one: ds.odc.assign_crs()"
         )
     if "x" not in data.coords or "y" not in data.coords:
         raise StackError("it has no x and y coordinates, so its pixels have no place.")
@@ -315,8 +315,8 @@ def write_stack(stack, path, *, chunks=(1, 512, 512), overwrite=False) -> Path:
         Lazy or not; never held in memory as a whole.
     path : path of the store, usually `*.zarr`
     chunks : (time, y, x)
-        Chunk on disk. The default reads well both ways; dask chunks are made whole multiples of it, because a chunk that
-        two tasks write is torn.
+        Chunk on disk. The default reads well both ways; dask chunks are made whole multiples of it, because a chunk
+        that two tasks write is torn.
     overwrite : bool
         Replace an existing store, once the new one is complete.
 
@@ -339,9 +339,13 @@ def write_stack(stack, path, *, chunks=(1, 512, 512), overwrite=False) -> Path:
     data = data.drop_encoding()
     grid_mapping = {"grid_mapping": "spatial_ref"} if "spatial_ref" in stack.coords else {}
     encoding = {
-        name: {"chunks": tuple(min(c, n) for c, n in zip(chunks, data[name].shape)), "_FillValue": np.float32(np.nan), **grid_mapping}
+        name: {
+            "chunks": tuple(min(c, n) for c, n in zip(chunks, data[name].shape)),
+            "_FillValue": np.float32(np.nan),
+            **grid_mapping,
+        }
         for name in data.data_vars
-    }  # fmt: skip
+    }
     data.attrs = {**stack.attrs, "geoalign_stack": 1}
     encoding["time"] = {"units": "microseconds since 1970-01-01", "dtype": "int64", "calendar": "proleptic_gregorian"}
     try:
