@@ -246,7 +246,8 @@ def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr
 
     Yields
     ------
-    row0, Dataset (..., y, x) of NumPy arrays: all the layers, from row `row0`.
+    row0, Dataset (..., y, x) of NumPy arrays: all the layers, from row `row0`. Delete it before asking for the next:
+    a loop's variable would hold one block while the next is made.
     """
     n_y = data.sizes["y"]
     lazy = [name for name, layer in data.variables.items() if is_lazy(layer.data) and "y" in layer.dims]
@@ -258,8 +259,21 @@ def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr
     for end in sorted(shared):
         if end == n_y or end - start >= rows:
             if end > start:
-                yield start, data.isel(y=slice(start, end)).compute()
+                yield start, _in_memory(data.isel(y=slice(start, end)), lazy)
             start = end
+
+
+def _in_memory(data, lazy):
+    """`data.compute()`, but putting together one layer at a time, so that the chunks are held once and not twice."""
+    tasks = {name: data[name].data.to_delayed(optimize_graph=False) for name in lazy}
+    flat = list(dask.compute(*(task for name in lazy for task in tasks[name].ravel())))
+    for name in lazy:
+        blocks = np.empty(tasks[name].size, object)
+        blocks[:] = flat[: blocks.size]
+        del flat[: blocks.size]
+        data = data.assign({name: data[name].copy(data=np.block(blocks.reshape(tasks[name].shape).tolist()))})
+        del blocks
+    return data
 
 
 def _settled(data, lazy):

@@ -180,6 +180,7 @@ def _read_runs(changes, codes):
             part["end"] = np.full(row.size, zones.NO_DAY, np.int32)
         for name, values in part.items():
             parts.setdefault(name, []).append(values)
+        del block, code, at
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 

@@ -40,3 +40,33 @@ def keys_cubic(image, r, c):
         for j in range(math.floor(c) - 1, math.floor(c) + 3):
             total += weight(r - i) * weight(c - j) * image[i, j]
     return total
+
+
+def zones(codes, connectivity):
+    """Connected pixels of one code by flood filling: list of sets of (row, col), in the order of their first pixel."""
+    near = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    near += [(-1, -1), (-1, 1), (1, -1), (1, 1)] if connectivity == 8 else []
+    left = {(r, c) for r in range(codes.shape[0]) for c in range(codes.shape[1]) if codes[r, c]}
+    found = []
+    for start in sorted(left):
+        if start not in left:
+            continue
+        left.discard(start)
+        zone, waiting = {start}, [start]
+        while waiting:
+            r, c = waiting.pop()
+            for dr, dc in near:
+                at = (r + dr, c + dc)
+                if at in left and codes[at] == codes[start]:
+                    left.discard(at)
+                    zone.add(at)
+                    waiting.append(at)
+        found.append(zone)
+    return found
+
+
+def outline(pixels):
+    """Union of the squares (x = col, y = row) of pixels."""
+    import shapely
+
+    return shapely.union_all([shapely.box(c, r, c + 1, r + 1) for r, c in pixels])

@@ -182,6 +182,7 @@ def _write_cogs(changes, layers, folder):
                     values = layer.encode(block[layer.name].values).reshape(layer.size, -1, width)
                     window = rasterio.windows.Window(0, row0, width, values.shape[1])
                     files[layer.name].write(values, window=window)
+                del block, values
         for layer in layers:
             strips = folder / f"{layer.file}.strips"
             rasterio.shutil.copy(
