@@ -39,7 +39,7 @@ def plan_events(rng, size, macro, salt, kinds, window):
     span = last - first
     events = []
     if "flood" in kinds:
-        n = int(np.clip(round(2 * (size / 256) ** 2), 1, 60))
+        n = int(np.clip(round(2 * (size / 256) ** 2), 2 if size >= 128 else 1, 60))
         events += _floods(rng, size, macro, salt, n, first, span)
     for kind in ("clearing", "building"):
         if kind not in kinds:
@@ -70,15 +70,15 @@ def _floods(rng, size, macro, salt, n, first, span):
         rows = np.linspace(top, top + length, 25)
         centre = np.array([scene.river_col(r, river, macro, salt + 2) for r in rows])
         taper = np.sin(np.pi * np.linspace(0.06, 0.94, rows.size)) ** 0.5
-        scale = min(1.0, size / 256)
+        scale = min(1.0, size / 192)
         sides = [
-            taper * scale * (21 + 7 * np.interp(np.arange(rows.size), np.linspace(0, 24, 6), rng.uniform(-1, 1, 6)))
+            taper * scale * (23 + 6 * np.interp(np.arange(rows.size), np.linspace(0, 24, 6), rng.uniform(-1, 1, 6)))
             for _ in range(2)
         ]
         outline = np.concatenate([np.stack([rows, centre - sides[0]], 1), np.stack([rows, centre + sides[1]], 1)[::-1]])
         outline = np.clip(outline, _EDGE_PX, size - 1 - _EDGE_PX)
         start = float(np.round(starts[number]))
-        events.append(Event("flood", outline, start, float(np.round(start + 0.22 * span))))
+        events.append(Event("flood", outline, start, float(np.round(start + 0.25 * span))))
     return events
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from geoalign.kernels import scene as maths
 
 _CLOUD = np.array([0.56, 0.57, 0.58, 0.61, 0.46, 0.36])
-_MISSED = 0.78
+_MISSED = 0.82
 _SHADE = np.array([0.42, 0.48, 0.52, 0.62, 0.62, 0.60])
 
 
@@ -14,7 +14,7 @@ def optical_look(bands, shown, rng, *, salt, shadow, level, gain, offset, noise)
 
     bands : (6, row, col); shown : (rows, cols) project pixels at which the scene shows its pixels (clouds do not share
         the ground's misregistration); salt, shadow, level : as in `scene.cloud_fields`; gain, offset : by band
-    noise : reflectance, 1 sigma; 1 % of the signal is added
+    noise : reflectance, 1 sigma; 0.5 % of the signal is added
     Returns reflectance float32 (6, row, col) and the scene classification uint8 (Sentinel-2 codes).
     """
     opacity, depth, _ = maths.cloud_fields(*shown, salt, *shadow, level)
@@ -23,7 +23,7 @@ def optical_look(bands, shown, rng, *, salt, shadow, level, gain, offset, noise)
     bands = bands * gain + offset
     bands *= 1 - _SHADE[:, None, None] * depth
     bands += (_CLOUD[:, None, None] * bright - bands) * opacity
-    bands += rng.standard_normal(bands.shape, np.float32) * (noise + 0.01 * bands)
+    bands += rng.standard_normal(bands.shape, np.float32) * (noise + 0.005 * bands)
     ndvi = (bands[3] - bands[2]) / np.maximum(bands[3] + bands[2], 0.01)
     classes = np.where(ndvi > 0.35, 4, 5)
     classes[(bands[3] < 0.09) & (ndvi < 0.2)] = 6

@@ -35,12 +35,12 @@ def simulate(
     size: int = 256,
     seed: int = 0,
     sensors=("optical", "sar"),
-    n_optical: int = 36,
+    n_optical: int = 30,
     n_sar: int = 30,
     start: str = "2023-01-05",
     cloud: float = 0.30,
     looks: float = 4.4,
-    noise: float = 0.005,
+    noise: float = 0.004,
     misregistration_px: float = 1.5,
     warps=WARP_KINDS,
     events=True,
@@ -70,7 +70,7 @@ def simulate(
     cloud : 0..1
         Mean share of optical pixels lost to cloud and shadow. About one in a hundred is clouded and not masked.
     looks : equivalent number of looks of the SAR scenes; gamma speckle, independent from pixel to pixel
-    noise : reflectance, 1 sigma; 1 % of the signal is added to it
+    noise : reflectance, 1 sigma; 0.5 % of the signal is added to it
     misregistration_px : px
         Root mean square displacement over image and scenes. One scene a sensor, its reference, has none.
     warps : which kinds of warp to plant, in turn: "shift", "affine", "field" (smooth, free-form)
@@ -170,7 +170,7 @@ class Simulation:
         return stack
 
 
-DEMO = {}
+DEMO = {"size": 192, "seed": 4, "n_optical": 30, "n_sar": 30}
 """Options of the small set that comes with the project, in `data/`."""
 
 

@@ -17,8 +17,11 @@ from geoalign.simulation.recipe import EVENT_KINDS
 from geoalign.simulation.render import TILE, event_pixels, render_tile, tiles
 from geoalign.simulation.truth import day_table, event_frame, truth_document
 
-SAR_SCALE = (4e-4, 1e-4)
-"""Power of one digital number (vv, vh): a hundredth of the speckle of vegetation, so that files compress."""
+DN_STEP = 50
+"""Optical digital numbers are multiples of it (0.005 reflectance, about the noise), so that files compress."""
+
+SAR_SCALE = (3e-3, 7e-4)
+"""Power of one digital number (vv, vh): less than a tenth of the speckle of vegetation, so that files compress."""
 
 
 def write_simulation(recipe, folder: Path) -> Path:
@@ -42,7 +45,7 @@ def _write_scenes(recipe, sensor, folder):
         for tile in tiles(extent):
             for k, bands, classes in render_tile(recipe, scenes, tile, native=True):
                 if sensor == "optical":
-                    numbers = np.clip(np.rint(bands * 10000) + 1000, 1, 65535)
+                    numbers = np.clip(np.rint(bands * 10000 / DN_STEP) * DN_STEP + 1000, 1, 65535)
                     numbers = np.concatenate([numbers, classes[None]])
                 else:
                     numbers = np.clip(np.rint(bands / np.array(SAR_SCALE)[:, None, None]), 1, 65535)
@@ -51,8 +54,9 @@ def _write_scenes(recipe, sensor, folder):
 
 
 def _profile(scene):
-    bands = len(maths.OPTICAL_BANDS) + 1 if scene.sensor == "optical" else 2
-    return {"geobox": scene.geobox, "count": bands, "dtype": "uint16"}
+    bands, predictor = (len(maths.OPTICAL_BANDS) + 1, 2) if scene.sensor == "optical" else (2, 1)
+    # speckle has no gradient to predict
+    return {"geobox": scene.geobox, "count": bands, "dtype": "uint16", "predictor": predictor}
 
 
 def _describe(recipe, scene, file):
@@ -99,19 +103,20 @@ def site_toml(recipe) -> str:
         lines += ["", f"[register.{sensor}]", f'reference = "{scene}"']
     planted = {event.kind for event in recipe.events}
     themes = {"flood": "flood", "clearing": "deforestation", "building": "urbanization"}
-    history = recipe.start + pd.Timedelta(days=365)
+    first = min((event.start for event in recipe.events), default=0.0)
+    since = recipe.start + pd.Timedelta(days=max(first - 14, 0))
     for sensor in recipe.references:
         for kind, detector in themes.items():
             if kind not in planted:
                 continue
             lines += ["", "[[detect]]", f'detector = "{detector}"', f'on = "{sensor}"']
             if sensor == "optical":
-                lines += [f'since = "{history:%Y-%m-%d}"']
+                lines += [f'since = "{since:%Y-%m-%d}"']
     return "\n".join([*lines, "", "[vectors]", "min_area_m2 = 2000", ""])
 
 
 @contextmanager
-def _raster(path, *, geobox, count, dtype):
+def _raster(path, *, geobox, count, dtype, predictor=2):
     """A tiled, compressed GeoTIFF that takes its name when it is complete."""
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part.tif")
     side = 256 if max(geobox.shape) <= 2 * TILE else TILE
@@ -129,7 +134,7 @@ def _raster(path, *, geobox, count, dtype):
         "blockysize": side,
         "compress": "deflate",
         "zlevel": 9 if max(geobox.shape) <= 2 * TILE else 6,
-        "predictor": 2,
+        "predictor": predictor,
         "interleave": "band",
         "bigtiff": "if_safer",
     }

@@ -189,11 +189,8 @@ def _plant(rng, kind, rms, size):
     shift = np.array([np.sin(angle), np.cos(angle)])
     if kind == "affine":
         linear = rng.standard_normal((2, 2))
-        spread = np.sqrt(((linear**2).sum()) * ((rows - centre) ** 2).mean())
-        linear *= rng.uniform(0.3, 0.7) / spread
-        length = np.sqrt(1 - np.mean([((linear @ (r - centre, c - centre)) ** 2).sum() for r, c in
-                                      zip(rows.ravel()[::7], cols.ravel()[::7])]))  # fmt: skip
-        shift = shift * length
+        bend = np.einsum("ij,jrc->irc", linear, np.stack([rows - centre, cols - centre]))
+        linear *= rng.uniform(0.3, 0.7) / np.sqrt((bend**2).sum(0).mean())
 
         def build(s):
             m = np.eye(2) + s * linear
