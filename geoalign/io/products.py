@@ -307,7 +307,7 @@ def check_values(
             if below > 0.05:
                 raise StackError(
                     f"{below:.0%} of band {band} would be below zero with the offset of {calibrated.offset:g}: it "
-                    "seems to be applied already. If so, open it with product='sentinel2-l2a@02.14' or correct the baseline."
+                    "seems to be applied already. If so, open it with product='sentinel2-l2a@02.14', or correct it."
                 )
         if median > 1.6:
             raise StackError(
