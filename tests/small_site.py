@@ -1,0 +1,36 @@
+"""A small site of simulated SAR scenes on disk, for tests of what runs end to end."""
+
+import shutil
+from pathlib import Path
+
+from geoalign import simulate
+
+SITE = """
+name = "small"
+scenes = "sar/*.tif"
+output = "out"
+truth = "truth"
+register = false
+[grid]
+crs = "EPSG:32633"
+resolution_m = 10
+[[detect]]
+detector = "log_ratio"
+[vectors]
+min_area_m2 = 500
+"""
+
+
+def make_scenes(folder) -> Path:
+    """Six SAR scenes of 64 px with a clearing and a building, without misregistration."""
+    simulate(folder, size=64, seed=2, sensors=("sar",), n_sar=6, misregistration_px=0.0, oversample=2)
+    return Path(folder)
+
+
+def copy_site(scenes, folder, text=SITE) -> Path:
+    """A copy of the scenes with a site file of their own; returns the path of the site file."""
+    folder = Path(folder)
+    shutil.copytree(Path(scenes) / "sar", folder / "sar")
+    shutil.copytree(Path(scenes) / "truth", folder / "truth")
+    (folder / "site.toml").write_text(text)
+    return folder / "site.toml"
