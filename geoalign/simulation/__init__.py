@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoalign.errors import ConfigError
-from geoalign.kernels import scene as maths
 from geoalign.kernels.scene_look import lost
+from geoalign.kernels.scene_values import OPTICAL_BANDS, SAR_BANDS
 from geoalign.simulation.files import write_simulation
 from geoalign.simulation.recipe import EVENT_KINDS, WARP_KINDS, Recipe, Scene, make_recipe
 from geoalign.simulation.render import render_tile, tiles
@@ -122,12 +122,12 @@ class Simulation:
     @cached_property
     def optical(self) -> xr.Dataset:
         """Stack (time, y, x) of blue ... swir2, NaN under detected cloud and shadow; misregistered as planted."""
-        return self._stack("optical", maths.OPTICAL_BANDS)
+        return self._stack("optical", OPTICAL_BANDS)
 
     @cached_property
     def sar(self) -> xr.Dataset:
         """Stack (time, y, x) of vv, vh in linear power; misregistered as planted."""
-        return self._stack("sar", maths.SAR_BANDS)
+        return self._stack("sar", SAR_BANDS)
 
     @cached_property
     def truth(self) -> Truth:

@@ -12,7 +12,7 @@ import pandas as pd
 import rasterio
 from rasterio.windows import Window
 
-from geoalign.kernels import scene as maths
+from geoalign.kernels.scene_values import OPTICAL_BANDS, SAR_BANDS
 from geoalign.simulation.recipe import EVENT_KINDS
 from geoalign.simulation.render import TILE, event_pixels, render_tile, tiles
 from geoalign.simulation.truth import day_table, event_frame, truth_document
@@ -54,7 +54,7 @@ def _write_scenes(recipe, sensor, folder):
 
 
 def _profile(scene):
-    bands, predictor = (len(maths.OPTICAL_BANDS) + 1, 2) if scene.sensor == "optical" else (2, 1)
+    bands, predictor = (len(OPTICAL_BANDS) + 1, 2) if scene.sensor == "optical" else (2, 1)
     # speckle has no gradient to predict
     return {"geobox": scene.geobox, "count": bands, "dtype": "uint16", "predictor": predictor}
 
@@ -62,10 +62,10 @@ def _profile(scene):
 def _describe(recipe, scene, file):
     common = {"scene": scene.name, "datetime": f"{scene.time:%Y-%m-%dT%H:%M:%S}Z"}
     if scene.sensor == "optical":
-        names = (*maths.OPTICAL_BANDS, "scl")
+        names = (*OPTICAL_BANDS, "scl")
         tags = {"sensor": "sentinel-2a", "product": "sentinel2-l2a", "processing_baseline": "05.10"}
     else:
-        names = maths.SAR_BANDS
+        names = SAR_BANDS
         tags = {"sensor": "sentinel-1a", "product": "sentinel1-rtc", "orbit": "44", "units": "power"}
         tags["enl"] = f"{recipe.looks:g}"
         file.scales, file.offsets = SAR_SCALE, (0.0, 0.0)

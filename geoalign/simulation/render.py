@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from geoalign.kernels import scene as maths
+from geoalign.kernels import scene_values as covers
 from geoalign.kernels.scene_events import ALLOWED
 from geoalign.kernels.scene_look import optical_look, sar_look
 from geoalign.types.grid import GridMap
@@ -34,8 +35,9 @@ def render_tile(recipe, scenes, tile, *, native):
         if r0 >= r1 or c0 >= c1:
             continue
         shown = np.mgrid[r0:r1, c0:c1].astype(float)
-        shown = GridMap(grid, recipe.geobox).pull(*shown) if native else tuple(shown)
-        place = scene.warp.inverse().pull(*shown)
+        shown = GridMap(grid, recipe.geobox).pull(*shown) if native else shown
+        shown = tuple(np.ascontiguousarray(v) for v in shown)
+        place = tuple(np.ascontiguousarray(v) for v in scene.warp.inverse().pull(*shown))
         scale = abs(grid.affine.a / recipe.geobox.affine.a) if native else 1.0
         views.append((k, scene, shown, place, scale))
     if not views:
@@ -50,9 +52,9 @@ def render_tile(recipe, scenes, tile, *, native):
         day, year = scene.time.dayofyear, scene.time.year
         common = (*fine, labels, _kinds(recipe), active, day, year, recipe.salt + 500)
         if scene.sensor == "optical":
-            values = maths.optical_values(*common, maths.SPECTRA)
+            values = covers.optical_values(*common, covers.SPECTRA)
         else:
-            values = maths.sar_values(*common, maths.BACKSCATTER_DB, maths.EVENT_DB, recipe.season_db)
+            values = covers.sar_values(*common, covers.BACKSCATTER_DB, covers.EVENT_DB, recipe.season_db)
         sigma = _PSF_PX * scale
         bands = maths.render(values, *place, low[0] * n, low[1] * n, n, sigma, sigma)
         key = (3 + native, scene.salt, tile[0][0] // TILE, tile[1][0] // TILE)
