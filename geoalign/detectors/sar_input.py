@@ -1,0 +1,149 @@
+"""What the SAR detectors share at their door: which bands, how many looks, what a residual shift adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from geoalign.chunked import neighbourhood, per_pixel, whole_image
+from geoalign.errors import ConfigError, StackError
+from geoalign.kernels.enl import (
+    MOST_LOOKS,
+    WINDOW_PX,
+    difference_histogram,
+    difference_median,
+    local_excess,
+    looks_and_evenness,
+    mean_intensity,
+    scatter_histogram,
+)
+from geoalign.kernels.speckle import relative_gradient
+from geoalign.types.stack import SAR_BANDS
+
+
+@dataclass(frozen=True)
+class Speckle:
+    """Noise of a SAR stack.
+
+    looks : (band, y, x) float32 at a date
+    slope : (band, y, x) |gradient| / intensity, a px; zero without `sigma_px`
+    sigma : (time, y, x) alignment error, px; (step, y, x) with one step where there is none
+    d0 : degrees of freedom with which looks vary between pixels (0-d, or inf: they do not)
+    """
+
+    looks: xr.DataArray
+    slope: xr.DataArray
+    sigma: xr.DataArray
+    d0: xr.DataArray | float
+
+
+def check_share(name, value):
+    """A share strictly between 0 and 1, or ConfigError."""
+    if not 0 < value < 1:
+        raise ConfigError(f"{name} is {value!r}; it is a share strictly between 0 and 1, as 0.01.")
+
+
+def sar_bands(stack):
+    """Names of the stack's backscatter bands; StackError where it has none or mixes orbits."""
+    bands = [name for name in stack.data_vars if name in SAR_BANDS]
+    if not bands:
+        raise StackError(
+            f"no backscatter band is there (bands: {', '.join(map(str, stack.data_vars))}); expected one of "
+            f"{', '.join(SAR_BANDS)} in linear power. Rename yours, as stack.rename(intensity='vv')."
+        )
+    if "orbit" in stack.coords and np.unique(stack.orbit.values).size > 1:
+        seen = ", ".join(map(str, np.unique(stack.orbit.values)))
+        raise StackError(
+            f"the stack mixes the relative orbits {seen}; a SAR series needs one, because backscatter depends on the "
+            "look direction. Choose one: stack.isel(time=stack.orbit == ...)."
+        )
+    return bands
+
+
+def cube(stack, bands):
+    """(band, time, y, x) of the bands, with plain coordinates."""
+    return xr.concat([stack[b].transpose("time", "y", "x") for b in bands], "band").reset_coords(drop=True)
+
+
+def speckle_of(stack, bands, enl=None) -> Speckle:
+    """How noisy each band of the stack is, and where.
+
+    Parameters
+    ----------
+    stack : Stack
+    bands : names of its SAR bands
+    enl : number of looks; None takes the band's `attrs["enl"]`, and estimates it from the series where there is none
+
+    Notes
+    -----
+    The estimate makes stable pixels look stable: it holds speckle and whatever else varies from date to date. Ground
+    around a pixel that is clearly noisier than the scene (7 x 7 window, differences of successive dates) gets fewer
+    looks; d0 says how much looks still differ between pixels. A given ENL is taken as it is, for every pixel.
+    """
+    if enl is not None and not (np.isfinite(enl) and enl > 0):
+        raise ConfigError(f"enl is {enl!r}; it is a number of looks above 0, or None to estimate it.")
+    known = [enl if enl is not None else stack[name].attrs.get("enl") for name in bands]
+    d0 = np.inf
+    looks = xr.concat([_looks(stack[name], value) for name, value in zip(bands, known)], "band").reset_coords(drop=True)
+    if all(value is None for value in known):
+        # all bands at once: what varies in time varies in several bands together, and then their sum is less even
+        both = whole_image(
+            partial(scatter_histogram, known=True),
+            partial(looks_and_evenness, n_band=len(bands), known=True),
+            cube(stack, bands),
+            looks,
+            size=2,
+        )
+        d0 = both[1]
+        looks = np.minimum(looks * _or_one(both[0]).astype("float32"), np.float32(MOST_LOOKS))
+    slope, sigma = _shift(stack, bands, looks)
+    return Speckle(looks.transpose("band", "y", "x"), slope, sigma, d0)
+
+
+def _looks(band, known):
+    """(y, x) float32: what is known, or what the series shows."""
+    band = band.reset_coords(drop=True)
+    if known is not None:
+        if not (np.isfinite(known) and known > 0):
+            raise StackError(
+                f"band {band.name!r} says enl = {known!r}; it is a number of looks above 0. Correct attrs."
+            )
+        return xr.zeros_like(band.isel(time=0, drop=True)).fillna(0) + np.float32(known)
+    median = whole_image(difference_histogram, difference_median, band)
+    excess = neighbourhood(
+        local_excess, band, depth=WINDOW_PX, outputs={"excess": "float32"}, scene_median=median
+    ).excess
+    relative = 1 / excess
+    typical = whole_image(
+        partial(scatter_histogram, known=False),
+        looks_and_evenness,
+        band.expand_dims("band"),
+        relative.expand_dims("band"),
+        size=2,
+    )
+    return relative * _or_one(typical[0]).astype("float32")
+
+
+def _or_one(value):
+    """The number, or 1 where there was nothing to estimate it from: no pixel has two observations then."""
+    return xr.where(np.isfinite(value), value, 1.0)
+
+
+def _shift(stack, bands, looks):
+    like = stack[bands[0]].reset_coords(drop=True)
+    if "sigma_px" not in stack.coords:
+        none = xr.zeros_like(like.isel(time=0, drop=True)).astype("float32")
+        return xr.concat([none] * len(bands), "band"), none.expand_dims("step")
+    slopes = []
+    for i, name in enumerate(bands):
+        band = stack[name].reset_coords(drop=True)
+        mean = per_pixel(mean_intensity, band, outputs={"mean": "float32"}).mean
+        speckle = (1 / (looks.isel(band=i) * band.sizes["time"])).astype("float32")
+        slopes.append(neighbourhood(relative_gradient, mean, speckle, depth=1, outputs={"slope": "float32"}).slope)
+    sigma = stack.sigma_px.reset_coords(drop=True).astype("float32")
+    if sigma.dims != ("time", "y", "x"):
+        sigma = (xr.zeros_like(like).fillna(0) + sigma).transpose("time", "y", "x").astype("float32")
+    return xr.concat(slopes, "band"), sigma

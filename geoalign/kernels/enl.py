@@ -1,0 +1,245 @@
+"""How many looks a series has, from its own scatter in time: the ENL that makes stable pixels look stable."""
+
+import math
+
+import numpy as np
+from numba import njit
+from scipy.stats import chi2, f
+
+DIFF_LOW, DIFF_STEP, DIFF_BINS = -12.0, 0.02, 700
+"""Fixed histogram of ln |difference of log-intensity between dates|."""
+SCATTER_LOW, SCATTER_STEP, SCATTER_BINS = -20.0, 0.02, 1300
+"""Fixed histogram of ln(scatter) of a pixel's series, a row for each number of observations."""
+MIN_PIXELS = 400
+"""Pixels below which the looks come from the median alone: shares and shapes need more."""
+CHANGED = 0.02
+"""Mean share of changed pixels before the data speak."""
+WORTH = 5000
+"""Pixels that a scene's scatter counts for at most."""
+MOST_LOOKS = 75.0
+"""Looks that an estimate gives at most: stable ground varies by half a dB from date to date."""
+WINDOW_PX = 3
+"""Radius of the window whose noise is compared with the scene's."""
+
+
+@njit(nogil=True, cache=True)
+def _differences(series, r, c, out):
+    """|ln x_t - ln (the observation before)| of one pixel into out (n_time,), NaN where there is none."""
+    last = np.nan
+    for t in range(series.shape[0]):
+        out[t] = np.nan
+        value = series[t, r, c]
+        if value > 0 and not math.isinf(value):
+            now = math.log(value)
+            if not math.isnan(last):
+                out[t] = abs(now - last)
+            last = now
+
+
+@njit(nogil=True, cache=True)
+def difference_histogram(series):
+    """Counts of ln |ln x_t - ln (the observation before)|, (n_time, DIFF_BINS); series (time, row, col)."""
+    n_time, n_row, n_col = series.shape
+    out = np.zeros((n_time, DIFF_BINS))
+    own = np.empty(n_time)
+    for r in range(n_row):
+        for c in range(n_col):
+            _differences(series, r, c, own)
+            for t in range(n_time):
+                if own[t] > 0:
+                    place = int((math.log(own[t]) - DIFF_LOW) / DIFF_STEP)
+                    out[t, min(max(place, 0), DIFF_BINS - 1)] += 1
+    return out
+
+
+def difference_median(parts):
+    """Median over dates of the scene's median |difference|, nepers; NaN where there is none."""
+    medians = []
+    for counts in np.sum(parts, axis=0):
+        total = counts.sum()
+        if total > 0:
+            cumulative = np.cumsum(counts)
+            at = int(np.searchsorted(cumulative, 0.5 * total))
+            place = at + 1 - (cumulative[at] - 0.5 * total) / counts[at]
+            medians.append(np.exp(DIFF_LOW + DIFF_STEP * place))
+    return float(np.median(medians)) if medians else np.nan
+
+
+@njit(nogil=True, cache=True)
+def local_excess(series, scene_median):
+    """How much noisier than the scene the ground around a pixel is, as a ratio of variances >= 1.
+
+    series : (time, row, col); scene_median : from `difference_median`. Returns (row, col) float32.
+
+    From the |difference| of successive observations in a 7 x 7 window: its median at each date, then the median of
+    those, which a change of any size and extent touches in one or two dates only. Fewer than three dates tell nothing.
+    One standard error of the median is allowed for, so that even ground stays near 1.
+    """
+    n_time, n_row, n_col = series.shape
+    radius = WINDOW_PX
+    out = np.ones((n_row, n_col), np.float32)
+    if not scene_median > 0 or n_time < 4:
+        return out
+    differences = np.empty((n_row, n_col, n_time))
+    for r in range(n_row):
+        for c in range(n_col):
+            _differences(series, r, c, differences[r, c])
+    pool = np.empty((2 * radius + 1) ** 2)
+    medians = np.empty(n_time)
+    for r in range(n_row):
+        for c in range(n_col):
+            n_date = 0
+            n_all = 0
+            for t in range(n_time):
+                n = 0
+                for i in range(max(0, r - radius), min(n_row, r + radius + 1)):
+                    for j in range(max(0, c - radius), min(n_col, c + radius + 1)):
+                        if not math.isnan(differences[i, j, t]):
+                            pool[n] = differences[i, j, t]
+                            n += 1
+                if n >= 9:
+                    medians[n_date] = np.median(pool[:n])
+                    n_date += 1
+                    n_all += n
+            if n_date < 3:
+                continue
+            ratio = (np.median(medians[:n_date]) / scene_median) ** 2
+            # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median over
+            # dates, of correlated differences, costs half as much again
+            out[r, c] = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all)))
+    return out
+
+
+@njit(nogil=True, cache=True)
+def scatter_histogram(series, looks, known):
+    """Counts of ln scatter, (n_time + 1, SCATTER_BINS): a row for each number of observations.
+
+    series : (band, time, row, col); looks : (band, row, col); known : whether those are looks (else only relative)
+    scatter = sum over bands and dates of looks ln(mean / x), which is -ln Q, with Bartlett's factor where they are
+    known.
+    """
+    n_band, n_time, n_row, n_col = series.shape
+    out = np.zeros((n_time + 1, SCATTER_BINS))
+    total = np.zeros(n_band)
+    logs = np.zeros(n_band)
+    for r in range(n_row):
+        for c in range(n_col):
+            n = 0
+            total[:] = 0.0
+            logs[:] = 0.0
+            for t in range(n_time):
+                good = True
+                for b in range(n_band):
+                    value = series[b, t, r, c]
+                    if not value > 0 or math.isinf(value):
+                        good = False
+                if good:
+                    n += 1
+                    for b in range(n_band):
+                        total[b] += series[b, t, r, c]
+                        logs[b] += math.log(series[b, t, r, c])
+            if n < 2:
+                continue
+            scatter = 0.0
+            for b in range(n_band):
+                weight = looks[b, r, c]
+                if known:
+                    weight = max(weight - (n + 1) / (6 * n), 0.1 * weight)
+                scatter += weight * (n * math.log(total[b] / n) - logs[b])
+            if scatter > 0:
+                place = int((math.log(scatter) - SCATTER_LOW) / SCATTER_STEP)
+                out[n, min(max(place, 0), SCATTER_BINS - 1)] += 1
+    return out
+
+
+def looks_and_evenness(parts, n_band=1, known=False):
+    """(looks, d0): the looks of a typical stable pixel (where `known`, the factor they lack), and how even they are.
+
+    Under H0, 2 rho L scatter is chi-square with f = n_band (k - 1) degrees of freedom for k observations; where looks
+    differ from pixel to pixel it is f F(f, d0). L, d0 and the share of changed pixels are estimated from the lower half
+    of the scatter, where change is not: posterior mean over a grid, with priors that doubt change (share exponential,
+    mean 0.05) and unevenness (half its mass on none). inf means even, nan that there is nothing to tell from.
+
+    References
+    ----------
+    Smyth (2004), doi:10.2202/1544-6115.1027, for variances that vary around a common one with d0 degrees of freedom.
+    """
+    counts = np.sum(parts, axis=0)
+    rows = np.flatnonzero(counts.sum(axis=1))
+    if rows.size == 0:
+        return np.array([np.nan, np.inf])
+    sizes = counts[rows].sum(axis=1)
+    main = int(rows[np.argmax(sizes)])
+    looks, even, inner = _fit(counts[main], n_band * (main - 1))
+    # other numbers of observations: each row's own median, on the scale of the fitted one
+    values, weights = [looks + _bartlett(main, known)], [sizes.max()]
+    for k, size in zip(rows, sizes):
+        if k != main and size >= 20:
+            degrees = n_band * (k - 1)
+            middle = degrees * f.ppf(inner, degrees, 1 / even) if even > 0 else chi2.ppf(inner, degrees)
+            values.append(middle / 2 / _quantile(counts[k], 0.5) + _bartlett(k, known))
+            weights.append(size)
+    return np.array([np.average(values, weights=weights), 1 / even if even > 0 else np.inf])
+
+
+def _bartlett(k, known):
+    return 0.0 if known else (k + 1) / (6 * k)
+
+
+def _quantile(counts, share):
+    cumulative = np.cumsum(counts)
+    at = int(np.searchsorted(cumulative, share * cumulative[-1]))
+    place = at + 1 - (cumulative[at] - share * cumulative[-1]) / counts[at]
+    return float(np.exp(SCATTER_LOW + SCATTER_STEP * place))
+
+
+def _fit(counts, degrees):
+    """Looks (without Bartlett's term), 1 / d0, and the quantile among stable pixels where the overall median lies."""
+    total = counts.sum()
+    cut = _quantile(counts, 0.5)
+    if total < MIN_PIXELS:
+        return chi2.median(degrees) / 2 / cut, 0.0, 0.5
+    ln_cut = np.log(cut)
+    ln_low = np.log(_quantile(counts, 0.01))
+    edges = np.linspace(ln_low, ln_cut, 31)
+    cumulative = np.interp(
+        edges, SCATTER_LOW + SCATTER_STEP * np.arange(SCATTER_BINS + 1), np.append(0, np.cumsum(counts))
+    )
+    seen = np.append(cumulative[0], np.diff(cumulative))
+    position = np.exp(edges - ln_cut)
+    # neighbours are alike: many pixels are worth fewer independent ones
+    tempered = seen * min(1.0, WORTH / total)
+    changed = np.linspace(0.0, 0.4, 41)
+    inverse = np.array([0.0, *1 / np.array([192.0, 128, 96, 64, 48, 40, 32, 24, 20, 16, 12, 10, 8, 6])])
+    ln_post = np.empty((inverse.size, changed.size))
+    ln_looks = np.empty_like(ln_post)
+    for i, value in enumerate(inverse):
+        law = chi2(degrees) if value == 0 else f(degrees, 1 / value, scale=degrees)
+        # where the overall median lies among the stable pixels, if a share of all has left for the upper half
+        at = law.ppf(0.5 / (1 - changed))
+        cdf = law.cdf(at[:, None] * position)
+        share = np.diff(np.concatenate([np.zeros((changed.size, 1)), cdf], axis=1), axis=1) / cdf[:, -1:]
+        ln_post[i] = (tempered * np.log(np.maximum(share, 1e-300))).sum(axis=1) - changed / CHANGED
+        ln_post[i] -= np.log(1 if value == 0 else inverse.size - 1)
+        ln_looks[i] = np.log(at / 2 / cut)
+    weight = np.exp(ln_post - ln_post.max())
+    weight /= weight.sum()
+    even = float((weight.sum(axis=1) * inverse).sum())
+    inner = float((weight * (0.5 / (1 - changed))).sum())
+    return float(np.exp((weight * ln_looks).sum())), even if even > 1 / 400 else 0.0, inner
+
+
+@njit(nogil=True, cache=True)
+def mean_intensity(series):
+    """Mean of the observed values above 0 of each pixel; series (n_pixel, n_time) -> (n_pixel,) float32, NaN none."""
+    out = np.full(series.shape[0], np.nan, np.float32)
+    for p in range(series.shape[0]):
+        total = 0.0
+        count = 0
+        for value in series[p]:
+            if value > 0 and not math.isinf(value):
+                total += value
+                count += 1
+        if count:
+            out[p] = total / count
+    return out
