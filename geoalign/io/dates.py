@@ -157,8 +157,8 @@ def describe(path, tags=None) -> Facts:
 
 
 def safe_name(text: str) -> str:
-    """A scene id that can name a file: letters, digits, `.`, `_`, `-`; anything else becomes `_`."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", str(text)).strip(".") or "scene"
+    """A scene id without a path in it: letters, digits and `. _ - + :` stay, anything else becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9._+:-]+", "_", str(text)).strip(".") or "scene"
 
 
 def parse_time(value, what: str) -> tuple[np.datetime64, bool]:

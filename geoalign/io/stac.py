@@ -37,8 +37,8 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bbox=None, time=None) -
         items; a pystac-client search; or {"api": address, "collections": [...], ...} for a search
     bbox, time : as in `open_stack`; passed on to an API search, and used to leave out items unopened
     """
-    items, base = _items(source, bbox, time)
-    if not items:
+    items, base = _items(source, bbox, time, skipped)
+    if not items and not skipped.records:
         raise NoUsableData(f"{_shown(source)} holds no STAC items{' there and then' if bbox or time else ''}.")
     if len(items) > _MAX_ITEMS:
         raise StackError(f"{_shown(source)} holds more than {_MAX_ITEMS} items; narrow it with time= and bbox=.")
@@ -53,20 +53,20 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bbox=None, time=None) -
     return out
 
 
-def _items(source, bbox, time):
+def _items(source, bbox, time, skipped):
     import pystac
 
     if isinstance(source, dict) and "api" in source:
         return _search(source, bbox, time), source["api"]
     if isinstance(source, dict):
-        return _of_document(source, None), None
+        return _of_document(source, None, skipped), None
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        return _of_document(_document(text), text), text
+        return _of_document(_document(text), text, skipped), text
     if isinstance(source, pystac.Item):
         return [source], source.get_self_href()
     if isinstance(source, pystac.Catalog):
-        return _walk(source), source.get_self_href()
+        return _walk(source, skipped), source.get_self_href()
     if isinstance(source, pystac.ItemCollection):
         return list(source), None
     if hasattr(source, "item_collection"):
@@ -80,24 +80,18 @@ def _items(source, bbox, time):
 
 
 def _document(text):
+    from geoalign.io.remote import Documents
+
     try:
-        if is_remote(text):
-            import pystac
-
-            return json.loads(pystac.StacIO.default().read_text(text))
-        if Path(text).stat().st_size > 2**28:
-            raise StackError(f"{text} is larger than 256 MB; that is no STAC document.")
-        return json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
+        return json.loads(Documents(text).read_text(text))
+    except ValueError as err:
         raise StackError(f"{_shown(text)} can't be read as STAC: {err}.") from err
-    except Exception as err:  # pystac wraps what urllib raises in a bare Exception
-        if type(err) is not Exception:
-            raise
-        raise StackError(f"{_shown(text)} can't be reached: {err}.") from err
 
 
-def _of_document(document, href):
+def _of_document(document, href, skipped):
     import pystac
+
+    from geoalign.io.remote import Documents
 
     if not isinstance(document, dict):
         raise StackError(f"{_shown(href)} is no STAC document (a JSON object is expected).")
@@ -114,20 +108,34 @@ def _of_document(document, href):
         if document.get("type") in ("Catalog", "Collection"):
             if href is None:
                 raise StackError("a catalogue given as a dict has no place for its links; give its path or address.")
-            return _walk(
-                pystac.Catalog.from_file(href) if document["type"] == "Catalog" else pystac.Collection.from_file(href)
-            )
+            kind = pystac.Catalog if document["type"] == "Catalog" else pystac.Collection
+            return _walk(kind.from_file(href, stac_io=Documents(href)), skipped)
     except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as err:
         raise StackError(f"{_shown(href)} is no valid STAC document: {err}.") from err
     raise StackError(f"{_shown(href)} is no STAC document (type {document.get('type')!r}).")
 
 
-def _walk(catalog):
-    out = []
-    for item in catalog.get_items(recursive=True):
-        out.append(item)
-        if len(out) > _MAX_ITEMS:
-            break
+def _walk(catalog, skipped):
+    """The items below a catalogue, link by link, so that a broken one does not take the others with it."""
+    import pystac
+
+    out, waiting, seen = [], [catalog], set()
+    while waiting and len(out) <= _MAX_ITEMS:
+        parent = waiting.pop(0)
+        for link in [*parent.get_item_links(), *parent.get_child_links()]:
+            href = link.get_absolute_href() or id(link)
+            if href in seen:
+                continue
+            seen.add(href)
+            try:
+                target = link.resolve_stac_object(root=parent.get_root()).target
+            except (StackError, pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as err:
+                skipped.add(href, err.__cause__ or err)
+                continue
+            if isinstance(target, pystac.Item):
+                out.append(target)
+            elif isinstance(target, pystac.Catalog):
+                waiting.append(target)
     return out
 
 
@@ -200,7 +208,7 @@ def _scene(item, base, product):
 def item_facts(item, product="auto") -> Facts:
     """What an item says of its scene."""
     p = item.properties
-    stamp = p.get("datetime") or p.get("start_datetime")
+    stamp = item.datetime.isoformat() if item.datetime else p.get("start_datetime")
     if not stamp:
         raise StackError(f"item {item.id} has neither datetime nor start_datetime.")
     moment, day_only = parse_time(stamp, f"item {item.id}, datetime")

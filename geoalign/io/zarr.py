@@ -52,14 +52,15 @@ def scenes_of_dataset(path, product) -> list[Scene]:
         No CRS, no regular grid, no time, a codec that could run code, values that are not what they are taken for.
     """
     path = Path(path)
-    data = _opened(path)
+    # twice: lazily for the bands, and without dask for coordinates and samples, so that nothing is scheduled here
+    lazy, eager = _opened(path, {}), _opened(path, None)
     try:
-        return _scenes(path, data, product)
+        return _scenes(path, lazy, eager, product)
     except StackError as err:
         raise StackError(f"{path}: {err}") from err
 
 
-def _opened(path):
+def _opened(path, chunks):
     import xarray as xr
 
     if path.is_dir():
@@ -69,7 +70,7 @@ def _opened(path):
         _check_netcdf(path)
         options = {"engine": "netcdf4"}
     try:
-        return xr.open_dataset(path, chunks={}, mask_and_scale=False, decode_coords="all", **options)
+        return xr.open_dataset(path, chunks=chunks, mask_and_scale=False, decode_coords="all", **options)
     except (OSError, ValueError, KeyError, RuntimeError) as err:
         raise StackError(f"{path} can't be opened as {options['engine']}: {err}.") from err
 
@@ -131,19 +132,19 @@ def _codec_names(array):
             yield str(nested.get("id", nested.get("name", "?")))
 
 
-def _scenes(path, data, product):
-    data = data.rename({old: new for old, new in _NAMES.items() if old in data.dims and new not in data.dims})
+def _scenes(path, data, eager, product):
+    data, eager = (_our_dims(d) for d in (data, eager))
     attrs = {str(k).lower(): v for k, v in data.attrs.items()}
     profile = products.profile_of(product, str(attrs.get("product", "")))
-    ours = "applied" in attrs and "geoalign_stack" in attrs
+    ours = "geoalign_stack" in attrs
     bands, codes = _variables(data, profile)
     if profile.name == "generic" and any(name in SAR_BANDS for name in bands):
         import dataclasses
 
         profile = dataclasses.replace(profile, kind="sar")
-    box = _geobox(data)
-    times, names = _times(path, data, attrs)
-    per_time = _along(data, times.size)
+    box = _geobox(eager)
+    times, names = _times(path, eager, attrs)
+    per_time = _along(eager, times.size)
     facts = [
         Facts(
             scene=names[k],
@@ -157,7 +158,7 @@ def _scenes(path, data, product):
     ]
     calibrated, values, notes = {}, {}, []
     for name, variable in bands.items():
-        calibrated[name], found = _calibration(variable, name, profile, facts[0], ours)
+        calibrated[name], found = _calibration(variable, eager, name, profile, facts[0], ours)
         notes += [n for n in found if n not in notes]
         values[name] = da.map_blocks(_calibrate, variable.data, calibrated[name], dtype=np.float32)
     rules = {rule.layer: rule for rule in (products.SCL, products.QA_PIXEL, products.FMASK)}
@@ -172,7 +173,7 @@ def _scenes(path, data, product):
     if profile.mask is not None and profile.name != "generic" and not used and not ours:
         notes.append(f"no {profile.mask.layer} layer was found: only nodata is masked")
     meanings = [rules[layer].meaning for layer in used]
-    told = json.loads(attrs["applied"]) if ours else None
+    told = json.loads(attrs.get("applied", "null")) if ours else None
     return [
         Scene(
             facts[k],
@@ -183,6 +184,10 @@ def _scenes(path, data, product):
         )
         for k in range(times.size)
     ]
+
+
+def _our_dims(data):
+    return data.rename({old: new for old, new in _NAMES.items() if old in data.dims and new not in data.dims})
 
 
 def _variables(data, profile):
@@ -277,7 +282,7 @@ def _baseline(attrs):
     return {"baseline": text} if len(text) == 5 and text[2] == "." else {}
 
 
-def _calibration(variable, name, profile, facts, ours):
+def _calibration(variable, eager, name, profile, facts, ours):
     attrs = variable.attrs
     fill = [attrs[k] for k in ("_FillValue", "missing_value") if k in attrs]
     found, notes = products.calibration(
@@ -291,9 +296,10 @@ def _calibration(variable, name, profile, facts, ours):
     if ours:
         return found, notes
     # a window of up to five dates, spread over the series
-    step = max(1, variable.sizes["time"] // 5)
-    size = {d: slice(variable.sizes[d] // 4, variable.sizes[d] // 4 + 64) for d in ("y", "x")}
-    some = variable.isel(time=slice(None, None, step), **size).values.ravel()
+    window = {d: slice(variable.sizes[d] // 4, variable.sizes[d] // 4 + 64) for d in ("y", "x")}
+    window["time"] = slice(None, None, max(1, variable.sizes["time"] // 5))
+    stored = eager[variable.name]
+    some = stored.isel({d: window[d] for d in stored.dims}).values.ravel()
     checked, more = products.check_values(some, band=name, profile=profile, facts=facts, calibrated=found)
     return checked, [*notes, *more]
 

@@ -7,7 +7,7 @@ from geoalign.errors import StackError
 from geoalign.io.dates import describe, parse_time, relative_orbit, safe_name, sensor_name
 
 NAMES = {
-    "S2A_MSIL2A_20220101T100319_N0301_R122_T32TQM_20220305T121212.SAFE/G/IMG_DATA/R10m/T32TQM_20220101T100319_B04_10m.jp2": (
+    "S2A_MSIL2A_20220101T100319_N0301_R122_T32TQM_20220305T121212.SAFE/G/R10m/T32TQM_20220101T100319_B04_10m.jp2": (
         "sentinel2-l2a", "2022-01-01T10:03:19", "S2A", 122, "B04", "32TQM", "03.01"),
     "S2A_32TQM_20220101_0_L2A/B8A.tif": ("sentinel2-l2a", "2022-01-01T00:00:00", "S2A", -1, "B8A", "32TQM", ""),
     "T32TQM_20220101T100319_SCL_20m.jp2": ("sentinel2-l2a", "2022-01-01T10:03:19", "S2", -1, "SCL", "32TQM", ""),
@@ -112,7 +112,7 @@ def test_relative_orbits_of_published_pairs():
 
 def test_names_are_safe_for_files():
     assert safe_name("../../etc/passwd") == "_.._etc_passwd"
-    assert "/" not in safe_name("a/b\\c:d")
+    assert safe_name("a/b\\c d") == "a_b_c_d"
     assert safe_name("S2A_2020+1.x-y") == "S2A_2020+1.x-y"
     assert safe_name("..") == "scene"
 

@@ -88,7 +88,7 @@ def test_a_vrt_named_tif_is_not_followed(tmp_path):
     secret.write_bytes(b"root:x:0:0" * 100)
     path = tmp_path / "a.tif"
     path.write_text(
-        '<VRTDataset rasterXSize="10" rasterYSize="10"><VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+        '<VRTDataset rasterXSize="10" rasterYSize="10"><VRTRasterBand dataType="Byte" subClass="VRTRawRasterBand">'
         f"<SourceFilename>{secret}</SourceFilename></VRTRasterBand></VRTDataset>"
     )
     with pytest.raises(StackError, match="VRT"):

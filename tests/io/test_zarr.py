@@ -101,7 +101,7 @@ def test_netcdf_is_calibrated_and_masked_like_files(tmp_path, no_compute):
     [
         (lambda d: d.drop_vars("spatial_ref"), "no CRS"),
         (lambda d: d.drop_vars("x"), "no x and y"),
-        (lambda d: d.assign_coords(x=d.x.values**1.01), "not regular"),
+        (lambda d: d.assign_coords(x=np.sqrt(d.x.values - 490000)), "not regular"),
         (lambda d: d.assign_coords(time=[1, 2, 3]), "not dates"),
         (lambda d: d[["spatial_ref"]].assign(note=("time", [1, 2, 3])), "no variable with dimensions"),
     ],
@@ -157,11 +157,11 @@ def test_real_series_open(real_data):
     folder = real_data / "series"
     stack = open_stack(folder / "romania/s2_romania_10m.nc", product="sentinel2-l2a@02.14")
     assert dict(stack.sizes) == {"time": 140, "y": 100, "x": 100}
-    assert 0.0 < float(stack.red.median()) < 0.2
+    assert 0.0 < float(np.nanmedian(stack.red)) < 0.2
     with pytest.raises(NoUsableData, match="digital numbers with no known scale"):
         open_stack(folder / "romania/s2_romania_10m.nc")
     sar = open_stack(folder / "s1_png/rtc_vh_raw.nc")
-    assert 0.01 < float(sar.vh.median()) < 0.1
+    assert 0.01 < float(np.nanmedian(sar.vh)) < 0.1
     assert 0.6 < float(sar.vh.isnull().mean()) < 0.7
     ndvi = open_stack(folder / "tura_ndvi.nc")
     assert -0.2 < float(ndvi.ndvi.min()) < float(ndvi.ndvi.max()) < 1.2
