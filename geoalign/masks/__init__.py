@@ -56,7 +56,7 @@ def mask(stack, **options):
 
 
 def masked_share(before, after):
-    """Share of the observed pixels of each scene that screening took: DataArray (time), 0..1, lazy where the stacks are.
+    """Share of the observed pixels of each scene that screening took: DataArray (time), 0..1, as lazy as the stacks.
 
     NaN where a scene had no observed pixel. A pixel is observed where any band is.
     """
