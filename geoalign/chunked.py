@@ -233,7 +233,7 @@ def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None =
     return xr.DataArray(result, dims=() if size is None else ("stat",))
 
 
-def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr.Dataset]]:
+def row_blocks(data: xr.Dataset, *, rows: int = BLOCK, encode: dict | None = None) -> Iterator[tuple[int, xr.Dataset]]:
     """The Dataset in memory, one block of rows after the other, in one pass and with bounded memory.
 
     Statistics of the whole image (`whole_image`) behind lazy layers are computed first, once. Blocks end where the
@@ -243,6 +243,8 @@ def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr
     ----------
     data : Dataset (..., y, x), NumPy or dask
     rows : px
+    encode : dict name -> function of an array, giving one of the same shape, optional
+        Applied to the values of a layer as early as possible: chunk by chunk where it is lazy.
 
     Yields
     ------
@@ -251,7 +253,9 @@ def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr
     """
     n_y = data.sizes["y"]
     lazy = [name for name, layer in data.variables.items() if is_lazy(layer.data) and "y" in layer.dims]
-    data = _settled(data, lazy)
+    early = {name: function for name, function in (encode or {}).items() if name in lazy}
+    late = {name: function for name, function in (encode or {}).items() if name not in lazy}
+    data = _encoded(_settled(data, lazy), early)
     shared = set(range(n_y + 1))
     for name in lazy:
         shared &= {0, *np.cumsum(data[name].chunksizes["y"]).tolist()}
@@ -259,12 +263,25 @@ def row_blocks(data: xr.Dataset, *, rows: int = BLOCK) -> Iterator[tuple[int, xr
     for end in sorted(shared):
         if end == n_y or end - start >= rows:
             if end > start:
-                yield start, _in_memory(data.isel(y=slice(start, end)), lazy)
+                yield start, _encoded(_in_memory(data.isel(y=slice(start, end)), lazy), late)
             start = end
+
+
+def _encoded(data, encode):
+    for name, function in encode.items():
+        values = data[name].data
+        if is_lazy(values):
+            empty = function(np.empty((0,) * values.ndim, values.dtype))
+            values = values.map_blocks(function, dtype=empty.dtype, meta=empty)
+        else:
+            values = function(values)
+        data = data.assign({name: data[name].copy(data=values)})
+    return data
 
 
 def _in_memory(data, lazy):
     """`data.compute()`, but putting together one layer at a time, so that the chunks are held once and not twice."""
+    # not optimized: fusing would give each layer its own copy of the kernel's task that they share
     tasks = {name: data[name].data.to_delayed(optimize_graph=False) for name in lazy}
     flat = list(dask.compute(*(task for name in lazy for task in tasks[name].ravel())))
     for name in lazy:

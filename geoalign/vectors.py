@@ -158,16 +158,17 @@ def _read_runs(changes, codes):
     wanted = np.zeros(256, np.uint8)
     wanted[codes] = 1
     parts: dict[str, list] = {}
-    for row0, block in row_blocks(changes[names]):
+    dated = [name for name in names if name.startswith("date")]
+    for row0, block in row_blocks(changes[names], encode=dict.fromkeys(dated, _days)):
         # code of a pixel: 0 not wanted, else direction + 2; unlike directions are unlike zones
         code = wanted[block.status.values] * (block.direction.values + 2).astype(np.uint8)
         row, start, stop, value = zones.row_runs(code, row0)
         at = code > 0
         length = stop - start
-        part = {"row": row, "start": start, "stop": stop, "code": value, "days": _days(block.date.values[at])}
+        part = {"row": row, "start": start, "stop": stop, "code": value, "days": block.date.values[at]}
         part["first"], part["last"], part["offset_of_first"] = zones.run_extremes(length, part["days"])
-        part["after"] = zones.run_extremes(length, _days(block.date_after.values[at]))[0]
-        part["by"] = zones.run_extremes(length, _days(block.date_by.values[at]))[1]
+        part["after"] = zones.run_extremes(length, block.date_after.values[at])[0]
+        part["by"] = zones.run_extremes(length, block.date_by.values[at])[1]
         for name in ("magnitude", "probability"):
             part[f"{name}_sum"], part[f"{name}_n"] = zones.run_sums(length, block[name].values[at])
         state = block.status.values[at]
@@ -175,7 +176,7 @@ def _read_runs(changes, codes):
         alive = np.where(state == ENDED, CONFIRMED, state).astype(np.int32)
         part["status"] = zones.run_extremes(length, alive)[1]
         if "date_end" in block:
-            part["end"] = zones.run_extremes(length, _days(block.date_end.values[at]))[1]
+            part["end"] = zones.run_extremes(length, block.date_end.values[at])[1]
         else:
             part["end"] = np.full(row.size, zones.NO_DAY, np.int32)
         for name, values in part.items():

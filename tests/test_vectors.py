@@ -1,5 +1,7 @@
 """Polygons: attributes against a naive count, geometry by the simple feature rules, one answer for any chunks."""
 
+import functools
+
 import geopandas.testing
 import numpy as np
 import pandas as pd
@@ -11,7 +13,8 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geoalign import ConfigError, StateError, polygons
+from geoalign import ConfigError, StateError, polygons, vectors
+from geoalign.chunked import row_blocks
 from geoalign.vectors import FIELDS
 from tests import naive
 from tests.handmade import UTM, changes_at, day, geobox, random_changes
@@ -145,16 +148,8 @@ def test_lazy_is_eager_for_any_chunks():
 def test_blocks_of_rows_make_no_seams(monkeypatch):
     changes = random_changes((41, 37), share=0.5, seed=6)
     expected = polygons(changes)
-    import geoalign.vectors as vectors
-
-    monkeypatch.setattr(vectors, "row_blocks", lambda data: rows_of(data, 3))
+    monkeypatch.setattr(vectors, "row_blocks", functools.partial(row_blocks, rows=3))
     geopandas.testing.assert_geodataframe_equal(polygons(changes), expected)
-
-
-def rows_of(data, rows):
-    from geoalign.chunked import row_blocks
-
-    return row_blocks(data, rows=rows)
 
 
 def test_ids_are_unique_stable_and_their_own():

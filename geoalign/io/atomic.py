@@ -51,7 +51,9 @@ def safe_name(text: str) -> str:
 
 
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows can't sync a folder, and needs no sync for its names
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -113,8 +113,12 @@ def layer_from_tags(tags, count, dtype, nodata, file) -> Layer | None:
     """The layer a file holds, None where it was not written by `write_changes`."""
     if "GEOALIGN_LAYER" not in tags:
         return None
-    record = json.loads(tags["GEOALIGN_LAYER"])
-    return Layer(file=file, size=count, stored=dtype, nodata=nodata, **record)
+    try:
+        return Layer(file=file, size=count, stored=dtype, nodata=nodata, **json.loads(tags["GEOALIGN_LAYER"]))
+    except (ValueError, TypeError) as err:
+        raise StateError(
+            f"{file} says it is a layer of Changes, but its tags can't be read: {err}."
+        ) from err
 
 
 def _stored(name, dtype):

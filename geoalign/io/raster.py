@@ -21,6 +21,7 @@ from geoalign.types.stack import geobox_of, grid_coords, transform_of
 COG_BLOCK = 512
 """Side of a COG's tiles, px."""
 
+_SPAN = ("date", "date_after", "date_by")
 _ATTRS = ("kind", "detector", "prior", "geoalign_version", "inputs")
 
 
@@ -160,7 +161,7 @@ def _write_cogs(changes, layers, folder):
     height, width = changes.sizes["y"], changes.sizes["x"]
     box = geobox_of(changes)
     crs = None if box is None else box.crs.to_wkt()
-    counts, first, last = np.zeros(256, np.int64), [], []
+    counts, known = np.zeros(256, np.int64), []
     with rasterio.Env(GDAL_NUM_THREADS="2"):
         with ExitStack() as stack:
             files = {}
@@ -174,12 +175,11 @@ def _write_cogs(changes, layers, folder):
                     )
                 )  # fmt: skip
                 _describe(files[layer.name], layer, changes)
-            for row0, block in row_blocks(changes):
+            for row0, block in row_blocks(changes, encode={layer.name: layer.encode for layer in layers}):
                 counts += np.bincount(block.status.values.ravel(), minlength=256)
-                first += _known(block.date_after.values, np.min) + _known(block.date.values, np.min)
-                last += _known(block.date_by.values, np.max) + _known(block.date.values, np.max)
+                known += [date for layer in layers if layer.name in _SPAN for date in _extremes(layer, block)]
                 for layer in layers:
-                    values = layer.encode(block[layer.name].values).reshape(layer.size, -1, width)
+                    values = block[layer.name].values.reshape(layer.size, -1, width)
                     window = rasterio.windows.Window(0, row0, width, values.shape[1])
                     files[layer.name].write(values, window=window)
                 del block, values
@@ -190,13 +190,15 @@ def _write_cogs(changes, layers, folder):
                 OVERVIEW_RESAMPLING=layer.overviews, BIGTIFF="IF_SAFER",
             )  # fmt: skip
             strips.unlink()
-    span = (min(first), max(last)) if first and last else None
+    span = (min(known), max(known)) if known else None
     return {STATUS[code]: int(counts[code]) for code in STATUS}, span
 
 
-def _known(stamps, extreme):
-    stamps = stamps[~np.isnat(stamps)]
-    return [extreme(stamps)] if stamps.size else []
+def _extremes(layer, block):
+    """First and last date of a layer as encoded; every encoding keeps the order."""
+    values = block[layer.name].values
+    values = values[values != layer.nodata]
+    return list(layer.decode(np.array([values.min(), values.max()]))) if values.size else []
 
 
 def _describe(file, layer, changes):

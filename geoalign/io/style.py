@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geoalign.types.changes import STATUS
+from geoalign.types.changes import NOT_OBSERVABLE, STATUS
 
 STATUS_COLOURS = {
     0: (240, 240, 240, 255),
@@ -139,7 +139,10 @@ def _raster_renderer(layer, file):
     if layer.name == "status":
         shown = {code: ("00" if code == 0 else "ff") for code in STATUS}
         entries = [(code, STATUS[code].replace("_", " "), _hex(STATUS_COLOURS[code]), shown[code]) for code in STATUS]
-        return _paletted(entries)
+        renderer = _paletted(entries)
+        # not observable is nodata in the file; on the map it should be seen
+        renderer.set("nodataColor", ",".join(str(v) for v in STATUS_COLOURS[NOT_OBSERVABLE]))
+        return renderer
     if layer.name == "direction":
         return _paletted([(code, label, colour, "ff") for code, (label, colour) in _DIRECTIONS.items()])
     low, high = _range(file)
