@@ -21,8 +21,8 @@ def choose_grid(boxes: list[GeoBox]) -> GeoBox:
     """The grid for scenes on these grids (one a scene, its finest).
 
     All the same: that one. Otherwise the CRS of the most scenes, their finest resolution, and the union of all extents,
-    snapped to the pixel lattice that most of those scenes share (for Sentinel-2 and most others: multiples of the
-    resolution), so that they are moved by whole pixels and keep their values.
+    snapped to multiples of the resolution; or to the pixel lattice that more than half of those scenes share (Landsat's
+    lies half a pixel off), so that they are moved by whole pixels and keep their values.
     """
     if len(set(boxes)) == 1:
         return boxes[0]
@@ -35,7 +35,9 @@ def choose_grid(boxes: list[GeoBox]) -> GeoBox:
     same = [box for box in boxes if str(box.crs) == crs]
     size = min(_size(box) for box in same)
     phases = Counter(_phase(box, size) for box in same if math.isclose(_size(box), size, rel_tol=1e-9))
-    px, py = max(phases, key=lambda p: (phases[p], p == (0.0, 0.0), p))
+    (px, py), shared = phases.most_common(1)[0]
+    if 2 * shared <= sum(phases.values()):
+        px = py = 0.0
     bounds = [_bounds(box, crs) for box in boxes]
     left, bottom = (min(b[k] for b in bounds) for k in (0, 1))
     right, top = (max(b[k] for b in bounds) for k in (2, 3))

@@ -136,6 +136,8 @@ def test_default_grid_takes_the_pixels_that_most_scenes_share():
     assert (grid.affine.c, grid.affine.f) == (15.0, 390.0)
     assert tuple(grid.shape) == (13, 12)
     assert choose_grid([box(15.0, 300.0)] * 3) == box(15.0, 300.0)
+    odd = choose_grid([box(17.0, 301.0), box(71.0, 392.0)])  # nothing shared: multiples of the resolution
+    assert (odd.affine.c, odd.affine.f) == (0.0, 420.0)
 
 
 def test_crop_keeps_the_pixels():
