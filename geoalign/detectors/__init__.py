@@ -77,7 +77,7 @@ def detect(stack, detector, *, sigma_px=None, **options):
             f"{_label(detector)} needs band {', '.join(map(repr, needed))}; {', '.join(map(repr, absent))} is missing "
             f"(bands: {', '.join(map(str, stack.data_vars))}). Open the stack with bands={list(needed)}."
         )
-    changes = finder.detect(with_sigma(stack, sigma_px))
+    changes = finder.detect(with_sigma(_settled(stack), sigma_px))
     return check_changes(changes, values=not is_lazy(changes))
 
 
@@ -112,6 +112,12 @@ def with_sigma(stack, sigma_px):
     if sigma_px == 0:
         return stack.drop_vars("sigma_px", errors="ignore")
     return stack.assign_coords(sigma_px=("time", np.full(stack.sizes["time"], float(sigma_px))))
+
+
+def _settled(stack):
+    """The stack with its coordinates along time in memory: `stack.chunk(...)` makes even scene names lazy."""
+    lazy = {k: v for k, v in stack.coords.items() if v.dims == ("time",) and is_lazy(v)}
+    return stack.assign_coords({k: v.compute(scheduler="synchronous") for k, v in lazy.items()}) if lazy else stack
 
 
 def _check_options(cls, options, name=None):

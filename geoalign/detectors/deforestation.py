@@ -9,12 +9,12 @@ import xarray as xr
 
 from geoalign.chunked import per_pixel
 from geoalign.detectors.harmonic_cusum import layers_of, watch
-from geoalign.detectors.patches import check_area, sieve
+from geoalign.detectors.patches import check_area, sieve, with_neighbours
 from geoalign.detectors.series import check_options, part, series_of, widening
 from geoalign.errors import StackError
 from geoalign.indices import index
 from geoalign.kernels.levels import levels
-from geoalign.types.changes import NO_CHANGE, NOT_OBSERVABLE, new_changes
+from geoalign.types.changes import new_changes
 from geoalign.types.stack import check_stack, is_sar
 
 SHARE_OUTSIDE = 0.1
@@ -34,6 +34,8 @@ class Deforestation:
     Optical: `harmonic_cusum` looks for drops of the moisture-sensitive burn ratio (nbr; ndmi or ndvi where swir2 or
     swir1 is missing). A drop is deforestation where the pixel was wooded before (green all year round and dark at
     1.6 um, which crops and grass are not), where the index fell by 0.2 or more, and where it has not come back.
+    Two observations at the end of the series, too few for `harmonic_cusum`, are enough where half the neighbours show
+    them as well.
     SAR: drop of the volume scattering in cross-polarisation, see `sar_themes.deforestation_sar`.
 
     Parameters
@@ -102,10 +104,11 @@ class Deforestation:
         series, units = series_of(stack, name)
         steep, spread = widening(stack, series)
         found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)
-        layers = layers_of(found, stack.time.values)
-        lost = wooded(stack, found) & (found.outcome == 1) & (found.magnitude <= -LOSS)
+        lost = wooded(stack, found) & (found.magnitude <= -LOSS) & (found.outcome != 2)
+        sure = with_neighbours(lost & (found.outcome == 1), lost & (found.outcome == 3))
+        found = only(found, lost, sieve(sure, stack, self.min_area_m2))
         return new_changes(
-            only(layers, sieve(lost, stack, self.min_area_m2), lost),
+            layers_of(found, stack.time.values, watching=self.since is not None),
             kind=self.kind,
             detector=repr(self),
             prior=self.prior,
@@ -129,15 +132,12 @@ def wooded(stack, found):
     return woods & (sides(stack.swir1, found)[1] <= DARK_SWIR1) if "swir1" in stack else woods
 
 
-def only(layers, keep, sure):
-    """Layers in which only `keep` is changed; a change that is not of this kind (`sure` false) gets probability 0."""
-    seen = layers["status"] != NOT_OBSERVABLE
-    none = {"status": NO_CHANGE, "direction": 0}
-    out = dict(layers)
-    out["status"] = xr.where(keep | ~seen, layers["status"], none["status"])
-    out["direction"] = xr.where(keep, layers["direction"], none["direction"])
-    for name in ("date", "date_after", "date_by", "date_confirmed", "date_end", "magnitude"):
-        out[name] = layers[name].where(keep)
-    changed = (layers["status"] != NO_CHANGE) & seen
-    out["probability"] = xr.where(changed & ~sure, 0.0, layers["probability"]).where(seen)
-    return out
+def only(found, kind, keep):
+    """What `watch` found, less what is not of one kind of change.
+
+    kind, keep : (y, x) bool; where it is that kind, and where it is to be reported: first signs then count as confirmed
+    """
+    outcome = found.outcome
+    new = xr.where(keep & (outcome == 3), 1, outcome)
+    new = xr.where(keep | (outcome <= 0) | (kind & (outcome >= 3)), new, 0).astype("int8")
+    return found.assign(outcome=new, probability=xr.where((outcome > 0) & ~kind, 0.0, found.probability))

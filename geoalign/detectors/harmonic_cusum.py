@@ -9,11 +9,21 @@ import numpy as np
 import xarray as xr
 
 from geoalign.chunked import per_pixel
-from geoalign.detectors.series import check_options, part, series_of, widening, years
+from geoalign.detectors.series import check_options, order_of, part, series_of, widening, years
 from geoalign.errors import ConfigError
 from geoalign.kernels.cusum import CAP, boundaries, scan
 from geoalign.kernels.harmonic import regressors
-from geoalign.types.changes import CONFIRMED, ENDED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
+from geoalign.types.changes import (
+    CONFIRMED,
+    ENDED,
+    FIRST,
+    NO_CHANGE,
+    NOT_OBSERVABLE,
+    PROVISIONAL,
+    WHY,
+    dates_at,
+    new_changes,
+)
 from geoalign.types.stack import check_stack
 
 EFFECT = 3.0
@@ -43,9 +53,9 @@ class HarmonicCusum:
         Later scenes are left out.
     history : float, optional
         Days of history: before `since`, or at the start of the series. None takes all before `since`.
-    order : int
-        Harmonics of the year, 0 to 3, fewer where the history is too short for them (1.5 observations a regressor).
-        0: no season.
+    order : int, optional
+        Harmonics of the year, 0 to 3 (0: no season); fewer, but at least one, where the history is too short for them
+        (1.5 observations a regressor). None takes two; for backscatter one, or none with less than 0.8 years of history.
     index : str, optional
         A band or an index of `indices.INDICES`. None takes the only band, ndvi, or vh (in dB).
     direction : int
@@ -53,6 +63,9 @@ class HarmonicCusum:
 
     Notes
     -----
+    Where the last observations are 4.5 sd off and too few to confirm, and watching was asked for by `since`, status is
+    1 (one of them) or 2 (two or more).
+
     Adds `date_confirmed` (the observation at which the sum crossed the boundary), `date_end` (status 4: the first
     observation back at the predicted level), `noise` (sd of the series around its model). The true date lies between
     `date_after` and `date_by` in about 95 % of cases. `magnitude` is the median of observed minus predicted after the
@@ -84,7 +97,7 @@ class HarmonicCusum:
     since: str | None = None
     until: str | None = None
     history: float | None = None
-    order: int = 2
+    order: int | None = None
     index: str | None = None
     direction: int = 0
 
@@ -102,9 +115,10 @@ class HarmonicCusum:
         stack, first = part(stack, self.since, self.until, self.history)
         series, units = series_of(stack, self.index)
         steep, spread = widening(stack, series)
-        found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior,
+        order = order_of(self.order, units, stack.time.values, first)
+        found = watch(series, first, steep, spread, order=order, alpha=self.alpha, prior=self.prior,
                       direction=self.direction)  # fmt: skip
-        layers = layers_of(found, stack.time.values)
+        layers = layers_of(found, stack.time.values, watching=self.since is not None)
         return new_changes(
             layers,
             kind=self.kind,
@@ -147,23 +161,24 @@ def _fields(series, steep, *, x, years, first, spread, order, bound, direction, 
     return tuple(r[:, k] for k in (0, 1, 2, 3, 4, 9, 5, 6, 10, 7))
 
 
-def layers_of(found, time):
-    """The layers of Changes from what `watch` gave."""
-    changed = found.outcome > 0
+def layers_of(found, time, *, watching):
+    """The layers of Changes from what `watch` gave; first signs of change (status 1 and 2) only where `watching`."""
+    changed = (found.outcome > 0) & ((found.outcome <= 2) | watching)
     status = xr.where(found.outcome < 0, NOT_OBSERVABLE, NO_CHANGE)
-    status = xr.where(found.outcome == 1, CONFIRMED, xr.where(found.outcome == 2, ENDED, status))
+    for outcome, code in ((1, CONFIRMED), (2, ENDED), (3, PROVISIONAL), (4, FIRST)):
+        status = xr.where(changed & (found.outcome == outcome), code, status)
     why = xr.where(found.outcome == -1, WHY["no_data"], xr.where(found.outcome < -1, WHY["too_few"], 0))
     return {
         "status": status,
-        "date": dates_at(found.date, time),
-        "date_after": dates_at(found.after, time),
-        "date_by": dates_at(found.by, time),
-        "magnitude": found.magnitude,
+        "date": dates_at(found.date.where(changed, -1), time),
+        "date_after": dates_at(found.after.where(changed, -1), time),
+        "date_by": dates_at(found.by.where(changed, -1), time),
+        "magnitude": found.magnitude.where(changed),
         "direction": xr.where(changed, np.sign(found.magnitude.fillna(0)), 0),
         "probability": found.probability,
         "n_obs": found.n_obs,
         "why": why,
-        "date_confirmed": dates_at(found.confirmed, time),
-        "date_end": dates_at(found.over, time),
+        "date_confirmed": dates_at(found.confirmed.where(changed, -1), time),
+        "date_end": dates_at(found.over.where(changed, -1), time),
         "noise": found.noise,
     }

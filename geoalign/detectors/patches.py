@@ -6,11 +6,15 @@ import numpy as np
 
 from geoalign.chunked import neighbourhood
 from geoalign.errors import ConfigError
-from geoalign.kernels.sieve import large_enough
+from geoalign.kernels.sieve import backed, large_enough
 from geoalign.types.stack import pixel_size_m
 
 LARGEST_PX = 200
 """Patches are followed so far; a larger minimum is left to `polygons`, which sees them whole."""
+
+
+BACKED_BY = 4
+"""Neighbours out of eight that make two last observations enough, where a lone pixel needs three."""
 
 
 def check_area(min_area_m2):
@@ -26,3 +30,8 @@ def sieve(mask, stack, min_area_m2):
     if n_min <= 1:
         return mask
     return neighbourhood(large_enough, mask, depth=n_min - 1, outputs={"keep": bool}, n_min=n_min).keep
+
+
+def with_neighbours(sure, doubtful):
+    """The mask `sure`, and pixels of `doubtful` with at least four of their eight neighbours in one of the two."""
+    return neighbourhood(backed, sure, doubtful, depth=1, outputs={"keep": bool}, n_min=BACKED_BY).keep

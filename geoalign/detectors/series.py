@@ -21,8 +21,8 @@ def check_options(detector):
         value = getattr(detector, name)
         if not (np.isscalar(value) and 0 < value < 1):
             raise ConfigError(f"{name} is {value!r}; it is a chance strictly between 0 and 1, as 0.01.")
-    if getattr(detector, "order", 0) not in (0, 1, 2, 3):
-        raise ConfigError(f"order is {detector.order!r}; 0 to 3 harmonics of the year are possible.")
+    if getattr(detector, "order", None) not in (None, 0, 1, 2, 3):
+        raise ConfigError(f"order is {detector.order!r}; 0 to 3 harmonics of the year are possible, or None.")
     if detector.history is not None and not detector.history > 0:
         raise ConfigError(f"history is {detector.history!r}; it is a number of days, or None for all there is.")
     for name in ("since", "until"):
@@ -63,6 +63,18 @@ def part(stack, since, until, history):
 def years(time):
     """Fractional years since 2000 of datetime64 times: the season has one phase in leap years and others."""
     return (np.asarray(time) - np.datetime64("2000-01-01", "ns")) / np.timedelta64(1, "D") / DAYS_A_YEAR
+
+
+def order_of(order, units, time, first):
+    """Harmonics to use: as given; None takes two, for backscatter one, or none with under 0.8 years of history.
+
+    Backscatter has little season; a season that a short history can't tell from change would hide both.
+    """
+    if order is not None:
+        return order
+    if units != "dB":
+        return 2
+    return 1 if (time[min(abs(first), time.size) - 1] - time[0]) / np.timedelta64(1, "D") > 0.8 * DAYS_A_YEAR else 0
 
 
 def series_of(stack, name):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from geoalign.detectors.deforestation import only, sides
 from geoalign.detectors.harmonic_cusum import layers_of, watch
-from geoalign.detectors.patches import check_area, sieve
+from geoalign.detectors.patches import check_area, sieve, with_neighbours
 from geoalign.detectors.series import check_options, part, series_of, widening
 from geoalign.errors import StackError
 from geoalign.indices import index
@@ -97,14 +97,15 @@ class Urbanization:
         series, units = series_of(stack, "ndvi")
         steep, spread = widening(stack, series)
         found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)
-        layers = layers_of(found, stack.time.values)
         green = sides(series, found)
-        built = (found.outcome > 0) & (green[2] >= GREEN_ONCE) & (green[4] <= SEALED) & (green[6] >= 3)
+        built = (found.outcome > 0) & (green[2] >= GREEN_ONCE) & (green[4] <= SEALED)
         if {"green", "swir1"} <= set(stack.data_vars):
             wet = sides(index(stack, "mndwi"), found)
             built = built & (wet[4] >= SOIL_MNDWI) & (wet[4] <= WATER_MNDWI)
+        sure = with_neighbours(built & (found.outcome <= 2), built & (found.outcome == 3))
+        found = only(found, built, sieve(sure, stack, self.min_area_m2))
         return new_changes(
-            only(layers, sieve(built, stack, self.min_area_m2), built),
+            layers_of(found, stack.time.values, watching=self.since is not None),
             kind=self.kind,
             detector=repr(self),
             prior=self.prior,

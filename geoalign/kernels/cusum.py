@@ -17,6 +17,9 @@ from geoalign.kernels.harmonic import TREND_SD, add_observation, choose_order, l
 CAP = 3.0
 """Standardised errors are cut here, so that single undetected clouds carry no alarm: three observations are needed."""
 
+FAR = 4.5
+"""Single observations so many sd off are a first sign of change, where they are the last ones."""
+
 LENGTHS = np.array([3, 4, 5, 6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024])
 """Sums are taken over so many observations."""
 
@@ -87,23 +90,23 @@ def normal_to_student(z, df):
 
 @njit(nogil=True, cache=True)
 def scan(series, x, years, first, widening, spread, order, bound, direction, prior, effect, cap):
-    """Watch every pixel's series and date its first confirmed change.
+    """Watch every pixel's series, and date its strongest change.
 
     series : (n_pixel, n_time) float32, NaN = not observed
     x : (n_time, p) `harmonic.regressors`; years : (n_time,) fractional years
-    first : number of the first watched scene; below 0: the scene before which the history ends is -first, and pixels
-        with too few observations until then take more
+    first : number of the first watched scene; below 0: the history ends before scene -first, and pixels with too few
+        observations until then take more
     widening : (n_pixel,) squared gradient of the image, units^2 / px^2; spread : (n_time,) squared sigma_px
     order : harmonics; bound : (n_time + 1,) boundary by watched observations, from `boundaries`
     direction : -1 only drops, +1 only rises, 0 both
     prior : chance that a pixel changes; effect : typical size of a change in noise sd
     cap : errors are cut at so many sd
 
-    Returns (n_pixel, FIELDS) float64: 0 outcome (0 none, 1 confirmed, 2 confirmed and over, -1 never observed, -2 too
-    few, -3 too few watched), 1 index of the first changed scene, 2 of the last scene surely before, 3 of the scene by
-    which it had changed, 4 of the confirming scene, 5 magnitude, 6 probability, 7 observations, 8 largest standardised
-    sum over its boundary, 9 index of the scene at which it was over, 10 noise sd, 11 number of regressors. Indices are
-    -1 where there is none.
+    Returns (n_pixel, FIELDS) float64: 0 outcome (0 none, 1 confirmed, 2 confirmed and over, 3 the last two or more
+    observations far off, 4 the last one; -1 never observed, -2 too few, -3 too few watched), 1 index of the first
+    changed scene, 2 of the last scene surely before, 3 of the scene by which it had changed, 4 of the confirming scene,
+    5 magnitude, 6 probability, 7 observations, 8 largest standardised sum over its boundary, 9 index of the scene at
+    which it was over, 10 noise sd, 11 number of regressors. Indices are -1 where there is none.
     """
     n_pixel, n_time = series.shape
     out = np.full((n_pixel, FIELDS), np.nan)
@@ -112,17 +115,16 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
     y = np.empty(n_time)
     xs = np.empty((n_time, p_max))
     extra = np.empty(n_time)
-    keep = np.empty(n_time)
     error = np.empty(n_time)
-    inverse = np.empty((p_max, p_max))
-    beta = np.empty(p_max)
-    best_beta = np.empty(p_max)
+    crossing = np.empty(n_time, np.int64)
+    keep = np.empty(n_time)
+    inverse, best_inverse = np.empty((p_max, p_max)), np.empty((p_max, p_max))
+    beta, best_beta = np.empty(p_max), np.empty(p_max)
     sums = np.empty(p_max)
     running = np.zeros((n_time + 1, p_max))
     for pixel in range(n_pixel):
-        for k in range(1, 5):
+        for k in (1, 2, 3, 4, 9):
             out[pixel, k] = -1
-        out[pixel, 9] = -1
         n = 0
         level = 0.0
         for t in range(n_time):
@@ -140,18 +142,13 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
         start = 0
         while start < n and at[start] < abs(first):
             start += 1
-        p = 0
-        while True:
-            p = choose_order(start, order)
-            if p > 0 or first >= 0 or start >= n:
-                break
+        p = choose_order(start, order)
+        while p == 0 and first < 0 and start < n:
             start += 1
-        if p == 0:
-            out[pixel, 0] = -2
-            continue
+            p = choose_order(start, order)
         watched = n - start
-        if watched < LENGTHS[0]:
-            out[pixel, 0] = -3
+        if p == 0 or watched < LENGTHS[0]:
+            out[pixel, 0] = -2 if p == 0 else -3
             continue
         for i in range(n):
             for a in range(p):
@@ -168,19 +165,16 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             used += int(keep[i])
         # noise below a ten-thousandth of the level is rounding, not noise
         floor = (1e-4 * level / n + 1e-12) ** 2
-        alarm, alarm_start, top, best_s = n, -1, 0.0, 0.0
         limit = bound[watched]
-        persistent, passing, n_passing = 0.0, 0.0, 0
-        largest = 0.0
+        best_start, best_end, top, best_variance = -1, -1, 0.0, 0.0
+        persistent, passing, n_passing, largest = 0.0, 0.0, 0, 0.0
         for j in range(start, n):
-            if j > alarm:
-                break
+            crossing[j] = n
             df = used - p
             variance = max(squares / df, floor)
-            s = np.sqrt(variance)
             cut = normal_to_student(cap, df)
             total, added, single = 0.0, 0.0, 0.0
-            scale, first_error, first_size, size = 0, 0.0, 0.0, 0.0
+            scale, first_error, first_size = 0, 0.0, 0.0
             for k in range(j, n):
                 m = k - j + 1
                 if k == j or m == LENGTHS[scale] + 1:
@@ -194,7 +188,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 total += min(max(e, -size), size)
                 added += extra[k]
                 on_scale = m == LENGTHS[scale]
-                if not on_scale and (k < n - 1 or m < LENGTHS[0]):
+                if not on_scale and k < n - 1:
                     continue
                 for a in range(p):
                     sums[a] = running[k + 1, a] - running[j, a]
@@ -202,8 +196,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 z = student_to_normal(total / sd, df)
                 if direction * z < 0.0:
                     z = 0.0
-                information = variance * m * m / (sd * sd)
-                ratio = bayes_factor(z, information, effect)
+                ratio = bayes_factor(z, variance * m * m / (sd * sd), effect)
                 if k == n - 1:
                     persistent += ratio
                 if not on_scale:
@@ -211,9 +204,12 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 passing += ratio
                 n_passing += 1
                 largest = max(largest, abs(z))
-                if abs(z) > limit and (k < alarm or (k == alarm and abs(z) > abs(top))):
-                    alarm, alarm_start, top, best_s = k, j, z, s
-                    best_beta[:] = beta
+                if abs(z) > limit:
+                    crossing[j] = min(crossing[j], k)
+                    if abs(z) > abs(top):
+                        best_start, best_end, top, best_variance = j, k, z, variance
+                        best_beta[:] = beta
+                        best_inverse[:] = inverse
             if abs(first_error) <= first_size:
                 squares += first_error**2 / (1.0 + leverage(xs[j], inverse, p))
                 used += 1
@@ -222,26 +218,47 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
         odds *= prior / (1.0 - prior)
         out[pixel, 6] = odds / (1.0 + odds)
         out[pixel, 8] = largest / limit
-        out[pixel, 10] = best_s if alarm_start >= 0 else np.sqrt(max(squares / (used - p), floor))
+        out[pixel, 10] = np.sqrt(best_variance if best_start >= 0 else max(squares / (used - p), floor))
         out[pixel, 11] = p
-        out[pixel, 0] = 0
-        if alarm_start < 0:
+        if best_start < 0:
+            # the reference has left the far-off observations out: how many of the last ones are
+            variance = max(squares / (used - p), floor)
+            cut = normal_to_student(FAR, used - p)
+            tail = 0
+            while tail < watched:
+                i = n - 1 - tail
+                e = y[i] - predict(xs[i], beta, p)
+                size = np.sqrt(variance * (1.0 + leverage(xs[i], inverse, p)) + extra[i]) * cut
+                if abs(e) <= size or direction * e < 0.0 or (tail > 0 and e * error[n - 1] < 0.0):
+                    break
+                error[i] = e
+                tail += 1
+            out[pixel, 0] = 0 if tail == 0 else 4 if tail == 1 else 3
+            if tail > 0:
+                out[pixel, 1] = at[n - tail]
+                out[pixel, 2] = at[n - tail - 1]
+                out[pixel, 3] = at[n - tail]
+                out[pixel, 4] = at[n - 1] if tail > 1 else -1
+                out[pixel, 5] = np.median(error[n - tail : n])
             continue
         for i in range(start, n):
-            error[i] = (y[i] - predict(xs[i], best_beta, p)) / np.sqrt(best_s**2 + extra[i])
-        found, earliest, latest, over = locate(error, start, n, alarm_start, alarm, cap)
+            error[i] = y[i] - predict(xs[i], best_beta, p)
+            error[i] /= np.sqrt(best_variance * (1.0 + leverage(xs[i], best_inverse, p)) + extra[i])
+        found, earliest, latest, over = locate(error, start, n, best_start, best_end, cap)
+        confirmed = best_end
+        for j in range(max(start, found - 2), min(found + 3, n)):
+            if crossing[j] > found:
+                confirmed = min(confirmed, crossing[j])
         out[pixel, 0] = 1 if over < 0 else 2
         out[pixel, 1] = at[found]
         out[pixel, 2] = at[earliest - 1]
         out[pixel, 3] = at[latest]
-        out[pixel, 4] = at[alarm]
+        out[pixel, 4] = at[confirmed]
         out[pixel, 9] = at[over] if over >= 0 else -1
-        raw = np.empty(n)
-        count = 0
-        for i in range(found, over if over >= 0 else n):
-            raw[count] = y[i] - predict(xs[i], best_beta, p)
-            count += 1
-        out[pixel, 5] = np.median(raw[:count])
+        until = over if over >= 0 else n
+        for i in range(found, until):
+            error[i] = y[i] - predict(xs[i], best_beta, p)
+        out[pixel, 5] = np.median(error[found:until])
     return out
 
 
@@ -256,36 +273,36 @@ def bayes_factor(z, information, effect):
 
 
 @njit(nogil=True, cache=True)
-def locate(error, start, n, alarm_start, alarm, cap):
-    """Where the step began that the alarm saw, by the smallest cut squared error over all places around it.
+def locate(error, start, n, begin, end, cap):
+    """Where the step began, by the smallest cut squared error over all places around the largest sum's begin.
 
-    error : standardised prediction errors, [start, n) are used; alarm_start, alarm : the sum that crossed
+    error : standardised prediction errors, [start, n) are used; begin, end : first and last observation of that sum
     Returns the first changed observation, the earliest and latest likely ones (within 2 of the log likelihood, about
     95 %), and the observation at which it was over again (-1 where it lasts).
     """
-    low = max(start, alarm_start - 6)
-    high = min(n, max(alarm + 1, alarm_start + 8))
-    step = np.median(error[alarm_start : alarm + 1])
-    found = alarm_start
-    loss = np.zeros(high - low)
+    reach = max(6, (end - begin + 1) // 2)
+    low, last = max(start, begin - reach), min(begin + reach, end - 1)
+    step = np.median(error[begin : end + 1])
+    found = begin
+    loss = np.zeros(last - low + 1)
     for _ in range(3):
-        for tau in range(low, alarm - 1):
-            total = 0.0
-            for i in range(low, high):
-                r = error[i] - step if i >= tau else error[i]
-                total += min(r * r, cap * cap)
-            loss[tau - low] = 0.5 * total
-        found = low + np.argmin(loss[: alarm - 1 - low])
-        step = np.median(error[found:high])
+        # loss of "unchanged before tau, changed from tau on", from its first value and differences
+        total = 0.0
+        for i in range(low, end + 1):
+            total += 0.5 * min((error[i] - step) ** 2, cap * cap)
+        for tau in range(low, last + 1):
+            loss[tau - low] = total
+            total += 0.5 * (min(error[tau] ** 2, cap * cap) - min((error[tau] - step) ** 2, cap * cap))
+        found = low + np.argmin(loss)
+        step = np.median(error[found : end + 1])
     earliest, latest = found, found
-    for tau in range(low, alarm - 1):
+    for tau in range(low, last + 1):
         if loss[tau - low] <= loss[found - low] + 2.0:
             earliest, latest = min(earliest, tau), max(latest, tau)
     # over: from the end backwards, how much better "back to normal" explains the tail than "still changed"
     gain, best, over = 0.0, 8.0, -1
-    for i in range(n - 1, found + 2, -1):
-        r = error[i] - step
-        gain += 0.5 * (min(r * r, cap * cap) - min(error[i] * error[i], cap * cap))
+    for i in range(n - 1, latest, -1):
+        gain += 0.5 * (min((error[i] - step) ** 2, cap * cap) - min(error[i] ** 2, cap * cap))
         if gain > best and n - i >= 3:
             best, over = gain, i
     return found, earliest, latest, over

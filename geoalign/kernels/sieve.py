@@ -38,3 +38,20 @@ def large_enough(mask, n_min):
                 for k in range(size):
                     out[stack[k, 0], stack[k, 1]] = True
     return out
+
+
+@njit(nogil=True, cache=True)
+def backed(sure, doubtful, n_min):
+    """`sure`, and those of `doubtful` with at least n_min of their eight neighbours in either; (row, col) bool each."""
+    n_row, n_col = sure.shape
+    out = sure.copy()
+    for i in range(n_row):
+        for j in range(n_col):
+            if sure[i, j] or not doubtful[i, j]:
+                continue
+            near = -1
+            for a in range(max(0, i - 1), min(n_row, i + 2)):
+                for b in range(max(0, j - 1), min(n_col, j + 2)):
+                    near += sure[a, b] or doubtful[a, b]
+            out[i, j] = near >= n_min
+    return out
