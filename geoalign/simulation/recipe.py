@@ -196,8 +196,8 @@ def _plant(rng, kind, rms, size):
             m = np.eye(2) + s * linear
             return Affine(np.column_stack([m, np.array([centre, centre]) - m @ (centre, centre) + s * shift]))
     elif kind == "field":
-        step = size / 4
-        nodes = rng.standard_normal((2, 7, 7))
+        step = size / 2
+        nodes = rng.standard_normal((2, 5, 5))
         nodes *= 0.5 / np.sqrt((nodes**2).sum(0).mean())
 
         def build(s):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 
 from geoalign.kernels import scene as maths
 from geoalign.kernels import scene_values as covers
+from geoalign.kernels.resample import lattice_eval
 from geoalign.kernels.scene_events import ALLOWED
 from geoalign.kernels.scene_look import optical_look, sar_look
 from geoalign.types.grid import GridMap
+from geoalign.types.warp import Field
 
 TILE = 512
 """Side (px) of the fixed tiles in which scenes are rendered; noise is seeded for each of them."""
 
 _PSF_PX = 0.5
 _REACH_PX = 4
+_LATTICE_FROM = 1024
+_LATTICE_PX = 16
 
 
 def tiles(shape):
@@ -26,56 +33,82 @@ def tiles(shape):
 
 
 def render_tile(recipe, scenes, tile, *, native):
-    """The tile of every scene, one by one: (number in `scenes`, bands (band, row, col) float32, classes or None)."""
+    """The tile of every scene, in order: (number in `scenes`, bands (band, row, col) float32, classes or None).
+
+    native : on each scene's own grid, or on the project grid. Scenes whose grid ends before the tile are left out. The
+    static ground is made once for all scenes; they are rendered by threads, each from its own seed.
+    """
     views = []
     for k, scene in enumerate(scenes):
         grid = scene.geobox if native else recipe.geobox
-        (r0, r1), (c0, c1) = tile
-        r1, c1 = min(r1, grid.shape[0]), min(c1, grid.shape[1])
-        if r0 >= r1 or c0 >= c1:
-            continue
-        shown = np.mgrid[r0:r1, c0:c1].astype(float)
-        shown = GridMap(grid, recipe.geobox).pull(*shown) if native else shown
-        shown = tuple(np.ascontiguousarray(v) for v in shown)
-        place = tuple(np.ascontiguousarray(v) for v in scene.warp.inverse().pull(*shown))
-        scale = abs(grid.affine.a / recipe.geobox.affine.a) if native else 1.0
-        views.append((k, scene, shown, place, scale))
+        spans = [(a, min(b, n)) for (a, b), n in zip(tile, grid.shape)]
+        if all(a < b for a, b in spans):
+            views.append((k, scene, grid, spans))
     if not views:
         return
-    reach = _REACH_PX * max(v[4] for v in views)
-    low = [int(np.floor(min(v[3][axis].min() for v in views) - reach)) for axis in (0, 1)]
-    high = [int(np.ceil(max(v[3][axis].max() for v in views) + reach)) for axis in (0, 1)]
+    reach, low, high = 0.0, np.full(2, np.inf), np.full(2, -np.inf)
+    for _, scene, grid, spans in views:
+        few = np.meshgrid(*(np.unique(np.append(np.arange(a, b, 16), b - 1)) for a, b in spans), indexing="ij")
+        _, place = _places(recipe, scene, grid, few)
+        reach = max(reach, _REACH_PX * _scale(recipe, grid))
+        low = np.minimum(low, [v.min() for v in place])
+        high = np.maximum(high, [v.max() for v in place])
+    # a warp bends by less than a pixel between the points looked at
+    low, high = np.floor(low - reach - 1).astype(int), np.ceil(high + reach + 1).astype(int)
     fine, labels = _fine_ground(recipe, low, high)
-    n = recipe.oversample
-    for k, scene, shown, place, scale in views:
-        active = _active(recipe, scene.time)
-        day, year = scene.time.dayofyear, scene.time.year
-        common = (*fine, labels, _kinds(recipe), active, day, year, recipe.salt + 500)
-        if scene.sensor == "optical":
-            values = covers.optical_values(*common, covers.SPECTRA)
-        else:
-            values = covers.sar_values(*common, covers.BACKSCATTER_DB, covers.EVENT_DB, recipe.season_db)
-        sigma = _PSF_PX * scale
+
+    def one(view):
+        k, scene, grid, spans = view
+        shown, place = _places(recipe, scene, grid, np.mgrid[spans[0][0] : spans[0][1], spans[1][0] : spans[1][1]])
+        values = _values(recipe, scene, fine, labels)
+        sigma = _PSF_PX * _scale(recipe, grid)
+        n = recipe.oversample
         bands = maths.render(values, *place, low[0] * n, low[1] * n, n, sigma, sigma)
         key = (3 + native, scene.salt, tile[0][0] // TILE, tile[1][0] // TILE)
         rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=key))
-        if scene.sensor == "optical":
-            yield (
-                k,
-                *optical_look(
-                    bands,
-                    shown,
-                    rng,
-                    salt=scene.salt,
-                    shadow=scene.shadow,
-                    level=scene.cloud_level,
-                    gain=scene.gain,
-                    offset=scene.offset,
-                    noise=recipe.noise,
-                ),
-            )
-        else:
-            yield k, sar_look(bands, rng, looks=recipe.looks, gain=scene.gain), None
+        if scene.sensor == "sar":
+            return k, sar_look(bands, rng, looks=recipe.looks, gain=scene.gain), None
+        air = {"salt": scene.salt, "shadow": scene.shadow, "level": scene.cloud_level}
+        return k, *optical_look(bands, shown, rng, **air, gain=scene.gain, offset=scene.offset, noise=recipe.noise)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(one, views)
+
+
+def _scale(recipe, grid):
+    """Size of the grid's pixels in project pixels."""
+    return abs(grid.affine.a / recipe.geobox.affine.a)
+
+
+def _places(recipe, scene, grid, points):
+    """Where pixels of the grid are shown, nominally, and where on the ground they look: (rows, cols) each, px."""
+    points = [np.asarray(v, np.float64) for v in points]
+    shown = points if grid == recipe.geobox else GridMap(grid, recipe.geobox).pull(*points)
+    shown = tuple(np.ascontiguousarray(v) for v in shown)
+    back = scene.warp.inverse()
+    if isinstance(scene.warp, Field) and recipe.size >= _LATTICE_FROM:
+        return shown, _on_lattice(back, *shown)
+    return shown, tuple(np.ascontiguousarray(v) for v in back.pull(*shown))
+
+
+def _on_lattice(warp, rows, cols):
+    """The warp solved on a lattice, anchored to the grid, with cubics between; within 1e-5 px of solving everywhere."""
+    i0, j0 = (int(np.floor(v.min() / _LATTICE_PX)) - 1 for v in (rows, cols))
+    i1, j1 = (int(np.floor(v.max() / _LATTICE_PX)) + 3 for v in (rows, cols))
+    nodes = np.mgrid[i0:i1, j0:j1].astype(np.float64) * _LATTICE_PX
+    return lattice_eval(*warp.pull(*nodes), rows, cols, float(_LATTICE_PX), i0, j0)
+
+
+def _values(recipe, scene, fine, labels):
+    """What the fine ground reflects or scatters at the scene's time, (band, row, col)."""
+    kinds = np.array([0, *(maths.KINDS.index(e.kind) for e in recipe.events)], np.uint8)
+    day = (scene.time - recipe.start) / pd.Timedelta(days=1)
+    shows = [e.start <= day and (e.end is None or day < e.end) for e in recipe.events]
+    active = np.array([False, *shows], np.bool_)
+    common = (*fine, labels, kinds, active, scene.time.dayofyear, scene.time.year, recipe.salt + 500)
+    if scene.sensor == "optical":
+        return covers.optical_values(*common, covers.SPECTRA)
+    return covers.sar_values(*common, covers.BACKSCATTER_DB, covers.EVENT_DB, recipe.season_db)
 
 
 def _fine_ground(recipe, low, high):
@@ -90,16 +123,6 @@ def _fine_ground(recipe, low, high):
             allowed = np.isin(np.arange(len(maths.CLASSES)), ALLOWED[event.kind])
             maths.paint(labels, row0, col0, n, cover, allowed, event.outline, number)
     return fine, labels
-
-
-def _kinds(recipe):
-    return np.array([0, *(maths.KINDS.index(e.kind) for e in recipe.events)], np.uint8)
-
-
-def _active(recipe, time):
-    day = (time - recipe.start) / pd.Timedelta(days=1)
-    shows = [e.start <= day and (e.end is None or day < e.end) for e in recipe.events]
-    return np.array([False, *shows], np.bool_)
 
 
 def event_pixels(recipe):
