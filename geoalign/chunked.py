@@ -7,12 +7,15 @@ image, `whole_image` takes statistics over fixed blocks. Each gives the same bit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 
 from geoalign.errors import StackError
 from geoalign.kernels.resample import HALO, KINDS, resample
@@ -180,19 +183,28 @@ def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, in
             out[r0 : r0 + height, c0 : c0 + width] = tile
         return out
 
-    task = dask.delayed(_pull_tile, pure=True)
-    grid: list[list] = []
-    for r0, height in zip(_starts(sizes[0]), sizes[0]):
-        row = []
-        for c0, width in zip(_starts(sizes[1]), sizes[1]):
+    # the graph is written by hand: a delayed call with a slice of the image for each tile took 3 ms, this takes a tenth
+    name = f"pull-{tokenize(image.name, warp, shape, resampling, chunks)}"
+    starts = [_starts(c) for c in image.chunks]
+    graph = {}
+    for i, (r0, height) in enumerate(zip(_starts(sizes[0]), sizes[0])):
+        for j, (c0, width) in enumerate(zip(_starts(sizes[1]), sizes[1])):
             a, b, c, d = _window(warp, (r0, c0), (height, width), image.shape, resampling, scale)
-            if a >= b or c >= d:
-                row.append(da.full((height, width), np.nan, np.float32, chunks=(height, width)))
-                continue
-            part = task(image[a:b, c:d], (a, c), image.shape, warp, (r0, c0), (height, width), resampling, scale)
-            row.append(da.from_delayed(part, (height, width), np.float32))
-        grid.append(row)
-    return da.block(grid)
+            rows, cols = (_covering(s, n, e) for s, n, e in zip(starts, image.chunks, ((a, b), (c, d))))
+            tile = _PullTile(
+                tuple(starts[0][k] for k in rows),
+                tuple(starts[1][k] for k in cols),
+                (a, b, c, d),
+                image.shape,
+                warp,
+                (r0, c0),
+                (height, width),
+                resampling,
+                scale,
+            )
+            graph[name, i, j] = (tile, [[(image.name, k, m) for m in cols] for k in rows])
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[image])
+    return da.Array(layers, name, sizes, np.float32)
 
 
 def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None = None, block: int = BLOCK, **scalars):
@@ -312,6 +324,38 @@ def _settled(data, lazy):
 
 def _same(value):
     return value
+
+
+@dataclass(frozen=True)
+class _PullTile:
+    """One output tile of `pull`, from the blocks of the source that its window a:b, c:d touches."""
+
+    row_starts: tuple[int, ...]
+    col_starts: tuple[int, ...]
+    window: tuple[int, int, int, int]
+    whole: tuple[int, int]
+    warp: object
+    start: tuple[int, int]
+    shape: tuple[int, int]
+    resampling: str
+    scale: tuple[float, float]
+
+    def __call__(self, blocks):
+        a, b, c, d = self.window
+        if a >= b or c >= d:
+            return np.full(self.shape, np.nan, np.float32)
+        source = np.empty((b - a, d - c), np.float32)
+        for r, row in zip(self.row_starts, blocks):
+            for k, block in zip(self.col_starts, row):
+                part = block[max(a - r, 0) : b - r, max(c - k, 0) : d - k]
+                i, j = max(r - a, 0), max(k - c, 0)
+                source[i : i + part.shape[0], j : j + part.shape[1]] = part
+        return _pull_tile(source, (a, c), self.whole, self.warp, self.start, self.shape, self.resampling, self.scale)
+
+
+def _covering(starts, sizes, window):
+    """Numbers of the chunks that a window start:stop touches."""
+    return [k for k, (s, n) in enumerate(zip(starts, sizes)) if s < window[1] and s + n > window[0]]
 
 
 def _pull_tile(window, origin, whole, warp, start, shape, resampling, scale):
