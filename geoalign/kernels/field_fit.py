@@ -5,7 +5,7 @@ import numpy as np
 from geoalign.kernels.fit import tukey
 from geoalign.kernels.spline import spline_coefficients, spline_eval
 
-BENDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BENDS = (0.1, 0.3, 1.0, 2.0, 4.0)
 """Bending tried, px: standard deviation of the second difference of the displacement from node to node."""
 
 
@@ -24,7 +24,7 @@ def node_grid(shape, spacing):
     return n_row, n_col, row0, col0, step_row, step_col
 
 
-def fit_field(grid, points, found, covariance, *, use, bend=None, steps=6):
+def fit_field(grid, points, found, covariance, *, use, bend=None, steps=4):
     """Fit node displacements to tie points.
 
     grid : from `node_grid`
@@ -42,11 +42,10 @@ def fit_field(grid, points, found, covariance, *, use, bend=None, steps=6):
     inverse = np.linalg.inv(covariance)
     best = None
     for trial in BENDS if bend is None else (bend,):
-        fitted = _solve(basis, penalty, target, inverse, use, trial, steps)
-        cost = _cost(fitted, use)
+        cost = _cost(_solve(basis, penalty, target, inverse, use, trial, 2), use) if bend is None else 0.0
         if best is None or cost < best[0]:
-            best = (cost, fitted)
-    fitted = best[1]
+            best = (cost, trial)
+    fitted = _solve(basis, penalty, target, inverse, use, best[1], steps)
     shape = (n_row, n_col)
     dy, dx, variance = (fitted.pop(name).reshape(shape) for name in ("dy", "dx", "variance"))
     return {"dy": dy, "dx": dx, "variance": variance, **fitted}

@@ -84,7 +84,7 @@ def coregister(
     max_shift_px=None,
     seed=0,
     band="auto",
-    refine=True,
+    refine=None,
 ) -> Alignment:
     """Align every scene of a stack with one reference. Reads little and computes; `Alignment.apply` is lazy.
 
@@ -98,10 +98,12 @@ def coregister(
     matcher, model, max_shift_px, seed
         As for `match`.
     band : str
-        Band that is matched; "auto" = the SAR bands' mean logarithm, else nir, red, green, or the first.
+        Band that is matched. "auto" = for SAR the mean logarithm of vv and vh; else the one of nir, red and swir1 (or
+        of the first three bands) in which a few trial pairs agree best.
     refine : bool
-        Match every scene once more against the mean of the other aligned ones, where there are enough of them.
-        It takes the reference's own noise out of the matches: what makes speckled scenes precise.
+        Match every scene once more against the mean of the other aligned ones, where there are at least four. It takes
+        the reference's own noise out of the matches: what makes speckled scenes precise. None = for SAR only; means of
+        optical scenes have edges where clouds were, and mix seasons.
 
     Returns
     -------

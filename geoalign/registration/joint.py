@@ -12,7 +12,7 @@ import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.resample import resample
-from geoalign.registration.phase import best_band, first_limit, measure
+from geoalign.registration.phase import BANDS, best_band, first_limit, measure
 from geoalign.registration.tiepoints import MARGIN, Image, Level, cut, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Chain, Shift
@@ -30,6 +30,7 @@ class Joint:
 
     def __init__(self, reference: Image, scenes: list[Image], at, model, seed):
         self.reference, self.scenes, self.at, self.model, self.seed = reference, scenes, at, model, seed
+        self.bands = BANDS  # chosen with the first match of the means and kept: the scenes are of one kind
         self.windows = windows_for(reference.shape)
         self.tiles, self.tiles_at = cut(reference, self.windows.start, self.windows.start + self.windows.size)
         self.whole = not reference.by_tiles
@@ -73,9 +74,10 @@ class Joint:
         high = np.ceil(np.stack([rows.max(axis=(1, 2)), cols.max(axis=(1, 2))], axis=1)).astype(int) + 1
         level = Level(self.windows, tiles * n if self.whole else tiles, self.tiles_at, *cut(moving, low, high))
         shape = self.reference.shape
-        fine, warp = best_band(level, warp, shape)
+        fine, warp, response = best_band(level, warp, shape, self.bands)
+        self.bands = (fine,)
         limit = first_limit(shape, None) * 2
-        return measure(level, warp, fine, self.model, limit, self.seed, "phase", shape)
+        return measure(level, warp, fine, response, self.model, limit, self.seed, "phase", shape)
 
     def _aligned(self, k, warp):
         """Scene k as the tiles of the reference see it, standardised so that no scene outweighs the others."""

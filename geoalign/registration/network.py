@@ -13,15 +13,17 @@ from geoalign import chunked
 from geoalign.errors import ConfigError, MatchError, NoUsableData, StackError
 from geoalign.kernels.refine import band_pass
 from geoalign.registration.joint import Joint
-from geoalign.registration.phase import SEARCH_BAND, NothingToMatch
+from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import REPORT_COLUMNS, TIE_POINT_COLUMNS, Alignment, Match
-from geoalign.types.stack import SAR_BANDS, check_stack, geobox_of, pixel_size_m
+from geoalign.types.stack import SAR_BANDS, check_stack, geobox_of, is_sar, pixel_size_m
 from geoalign.types.warp import Shift, mean_displacement
 
 log = logging.getLogger("geoalign")
 
+TRIAL_PAIRS = 3
+"""Pairs of scenes matched in each band to choose the band."""
 KEEP_BYTES = 256 * 2**20
 """Scenes are remembered between passes where all of them together take no more than this."""
 
@@ -29,6 +31,7 @@ KEEP_BYTES = 256 * 2**20
 def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
     """What `coregister` does once its options are known to be right; see there."""
     check_stack(stack)
+    band = sharpest_band(stack, seed) if band == "auto" else band
     bands = matching_band(stack, band)
     geobox, shape = geobox_of(stack), (stack.sizes["y"], stack.sizes["x"])
     names = [str(v) for v in stack["scene"].values] if "scene" in stack.coords else [str(t) for t in stack.time.values]
@@ -51,6 +54,7 @@ def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
 
     extra = 0.0
     found = {k: m for k, m in results.items() if isinstance(m, Match)}
+    refine = is_sar(stack) if refine is None else refine
     if refine and hasattr(matcher, "align") and len(found) >= Joint.MIN_SCENES:
         joint = Joint(target, scenes, at, matcher.model, seed)
         found, extra = joint.refined(found, anchored=label != "median")
@@ -77,27 +81,69 @@ def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
     return Alignment(label, warps, report, geobox, shape, table)
 
 
-def matching_band(stack, band="auto") -> xr.DataArray:
+def matching_band(stack, band) -> xr.DataArray:
     """The image that is matched, (time, y, x), lazy where the stack is.
 
-    "auto": the mean of the logarithms of the SAR bands that are there (speckle is additive in them), else near
-    infrared, else red, green, or the first band. SAR is always taken in logarithms.
+    band : a band's name, or "sar": the mean of the logarithms of vv and vh (of what is there of hh, hv where neither
+        is), in which speckle is additive. A SAR band is always taken in logarithms.
     """
     names = list(map(str, stack.data_vars))
-    if band != "auto":
-        if band not in names:
-            raise StackError(f"band {band!r} is missing (bands: {', '.join(names)}); give one of them, or band='auto'.")
-        picked = [band]
+    if band == "sar":
+        picked = [name for name in SAR_BANDS[:2] if name in names] or [name for name in SAR_BANDS if name in names]
     else:
-        picked = [name for name in SAR_BANDS[:2] if name in names] or [name for name in SAR_BANDS if name in names][:1]
-        picked = picked or [name for name in ("nir", "red", "green") if name in names][:1] or names[:1]
-    if not all(name in SAR_BANDS for name in picked):
+        picked = [band]
+    if not picked or picked[0] not in names:
+        raise StackError(f"band {band!r} is missing (bands: {', '.join(names)}); give one of them, or band='auto'.")
+    if picked[0] not in SAR_BANDS:
         return stack[picked[0]].transpose("time", "y", "x")
-    total = None
-    for name in picked:
-        part = logarithm(stack[name])
-        total = part if total is None else total + part
+    total = logarithm(stack[picked[0]])
+    for name in picked[1:]:
+        total = total + logarithm(stack[name])
     return (total / np.float32(len(picked))).transpose("time", "y", "x")
+
+
+def sharpest_band(stack, seed) -> str:
+    """The band to match: "sar", or the one of near infrared, red and short-wave infrared that ties scenes best.
+
+    A few pairs of scenes are matched in each; the band whose tie points agree best wins. Which one it is depends on the
+    land cover and the season, not on the sensor.
+    """
+    names = list(map(str, stack.data_vars))
+    if is_sar(stack):
+        return "sar"
+    candidates = [name for name in ("nir", "red", "swir1") if name in names] or names[:3]
+    if len(candidates) == 1 or stack.sizes["time"] < 2:
+        return candidates[0]
+    first = Image(stack[candidates[0]].transpose("time", "y", "x").isel(time=0).data)
+    factor = first.factor
+    clear = []
+    for k in range(stack.sizes["time"]):
+        image = Image(stack[candidates[0]].transpose("time", "y", "x").isel(time=k).data, keep=False)
+        try:
+            clear.append(float(np.isfinite(image.coarse(factor)).mean()))
+        except OSError:
+            clear.append(0.0)
+    order = np.argsort(-np.array(clear), kind="stable")
+    # every other one of the clearest, so that the seasons they fall in differ
+    tried = sorted(int(k) for k in order[: 2 * TRIAL_PAIRS + 1 : 2])
+    if len(tried) < 2:
+        tried = sorted(int(k) for k in order[:2])
+    cost = []
+    for name in candidates:
+        band = stack[name].transpose("time", "y", "x")
+        images = [Image(band.isel(time=k).data) for k in tried]
+        errors = []
+        for moving in images[1:]:
+            try:
+                found = PhaseMatcher("affine").align(images[0], moving, seed=seed)
+                middle = np.array(moving.shape) / 2
+                errors.append(float(found.sigma_px(*middle)))
+            except (MatchError, OSError):
+                errors.append(np.inf)
+        cost.append(float(np.median(errors)))
+    best = candidates[int(np.argmin(cost))]
+    log.info("matched band: %s (errors %s px)", best, ", ".join(f"{n} {c:.3f}" for n, c in zip(candidates, cost)))
+    return best
 
 
 def logarithm(power):
@@ -125,7 +171,7 @@ def _reference(reference, stack, bands, names, scenes, band):
     shape = tuple(scenes[0].shape)
     if isinstance(reference, xr.Dataset):
         check_stack(reference)
-        image, label = _median(matching_band(reference, band if band in reference else "auto")), "stack"
+        image, label = _median(matching_band(reference, "sar" if is_sar(reference) else band)), "stack"
     elif isinstance(reference, xr.DataArray):
         image, label = reference.transpose("y", "x"), str(reference.name or "image")
         image = (logarithm(image) if reference.name in SAR_BANDS else image).data

@@ -11,14 +11,14 @@ from geoalign.kernels.fit import consensus, fit_model
 from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak
 from geoalign.kernels.refine import band_pass
 from geoalign.registration import quality
-from geoalign.registration.select import FIELD_POINTS, choose, distance_px, fit
-from geoalign.registration.tiepoints import Image, Level, coarse_level, full_level
+from geoalign.registration.select import FIELD_POINTS, beats, choose, distance_px, fit
+from geoalign.registration.tiepoints import Image, Level, coarse_level, full_level, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Affine, Shift
 
 SEARCH_BAND = 1.5
 """Scale (px) of the structure the search looks for."""
-BANDS = (0.8, 1.3, 2.0, 3.0)
+BANDS = (0.8, 1.5, 3.0)
 """Scales (px) the refinement chooses among: fine for clean images, broad for speckled ones."""
 REACH = 6
 """Pixels the windows are searched around where the first search puts them."""
@@ -143,22 +143,25 @@ def refine(reference: Image, moving: Image, start, model, limit, seed, method, *
     warp = start
     seen = float("inf")
     if not searched:
-        surfaces, shared = level.search(start, REACH, SEARCH_BAND)
-        found, use = _peaks(level, start, surfaces, shared)
-        warp = _agreed(centre, found, use, surfaces)
-        if warp is None:
-            raise MatchError(
-                f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
-            )
-        offset = np.stack(warp.pull(*centre.T), 1) - np.stack(start.pull(*centre.T), 1)
-        seen = quality.evidence(surfaces, shared, offset)
+        for _ in range(2):
+            surfaces, shared = level.search(warp, REACH, SEARCH_BAND)
+            found, use = _peaks(level, warp, surfaces, shared)
+            agreed = _agreed(centre, found, use, surfaces)
+            if agreed is None:
+                raise MatchError(
+                    f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
+                )
+            offset = np.stack(agreed.pull(*centre.T), 1) - np.stack(warp.pull(*centre.T), 1)
+            seen, warp = quality.evidence(surfaces, shared, offset), agreed
+            if seen > 2 * quality.EVIDENCE:
+                break
         if seen < quality.EVIDENCE:
             raise MatchError(
                 f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones, "
                 f"{quality.EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
             )
-    fine, warp = best_band(level, warp, reference.shape)
-    return measure(level, warp, fine, model, limit, seed, method, reference.shape)
+    fine, warp, response = best_band(level, warp, reference.shape)
+    return measure(level, warp, fine, response, model, limit, seed, method, reference.shape)
 
 
 def _decimated(warp, factor):
@@ -265,25 +268,23 @@ def _displaced(warp, h):
     return Chain((Shift(h, h), warp))
 
 
-def best_band(level: Level, warp, shape):
-    """The band whose points agree best, and the warp after a step in it. Returns (fine, warp)."""
+def best_band(level: Level, warp, shape, bands=BANDS):
+    """The band whose points agree best. Returns (fine, warp after a step in it, response)."""
     best = None
-    for fine in reversed(BANDS):
+    for fine in sorted(bands, reverse=True):
         response = response_of(level, warp, fine)
         points = points_of(level, warp, fine, response)
-        if points.use.sum() < 3:
-            continue
-        fitted = _steady(points, shape)
+        fitted = _steady(points, shape) if points.use.sum() >= 3 else None
         if fitted is None:
             continue
         if best is None:
             # the broadest band has the longest reach: let it bring the others near
             warp = fitted.warp
         if best is None or fitted.sigma_px < best[0]:
-            best = (fitted.sigma_px, fine, fitted.warp)
+            best = (fitted.sigma_px, fine, fitted.warp, response)
     if best is None:
         raise MatchError("fewer than 3 windows hold structure that both images show.")
-    return best[1], best[2]
+    return best[1:]
 
 
 def _steady(points: Points, shape):
@@ -297,25 +298,24 @@ def _steady(points: Points, shape):
     return None
 
 
-def measure(level: Level, warp, fine, model, limit, seed, method, shape) -> Match:
+def measure(level: Level, warp, fine, response, model, limit, seed, method, shape) -> Match:
     """Iterate the windows around the warp they imply, choose the model, and judge it on points held out."""
-    response, moved, points = 1.0, np.inf, None
     linear = None if model in ("auto", "field") else model
-    for step in range(8):
-        if step in (0, 2):
-            response = response_of(level, warp, fine)
+    for _ in range(6):
         points = points_of(level, warp, fine, response)
         if points.use.sum() < 3:
             raise MatchError(f"{int(points.use.sum())} of {len(points.use)} windows could be matched; 3 are needed.")
         fitted = _steady(points, shape) if linear is None else _fit(linear, points, points.use, shape)
         if fitted is None:
-            break
+            raise MatchError(f"{int(points.use.sum())} tie points are too few for the model {model!r}.")
         moved = distance_px(fitted.warp, warp, shape)
         warp = fitted.warp
-        if moved < 2e-4 and step >= 2:
+        if moved < 1e-3:
             break
-    if model == "field" or (model == "auto" and points.use.sum() >= FIELD_POINTS):
-        points = _bend(level, points, warp, fine, response, shape, model)
+    if response < 0.98:
+        points = points_of(level, warp, fine, response_of(level, warp, fine))
+    if model in ("auto", "field"):
+        level, points = _bent(level, points, warp, fine, model, shape)
     usable = points.use.copy()
     check = quality.check_points(usable, seed)
     kept = usable & ~check
@@ -332,22 +332,27 @@ def _fit(model, points, use, shape):
     return fit(model, points.at, points.found, points.covariance, use=use, shape=shape)
 
 
-def _bend(level, points, warp, fine, response, shape, model):
-    """Points measured around a field where a field is asked for or stands out."""
+def _bent(level, points, warp, fine, model, shape):
+    """Points around a field where one is asked for or predicts left-out points better than an affine does.
+
+    In smaller windows: within a window the displacement must be nearly constant. Else the points as they came.
+    """
+    smaller = level.with_windows(windows_for(shape, finer=True))
+    finer = points_of(smaller, warp, fine, response_of(smaller, warp, fine))
     for _ in range(3):
-        field = _fit("field", points, points.use, shape)
+        field = _fit("field", finer, finer.use, shape) if finer.use.sum() >= FIELD_POINTS else None
         if field is None:
-            return points
+            return level, points
         if model == "auto":
-            chosen = choose(points.at, points.found, points.covariance, use=points.use, shape=shape)
-            if chosen.model != "field":
-                return points
+            linear = _fit("affine", finer, finer.use, shape)
+            if linear is not None and not beats(field, linear, finer.covariance, finer.use, shape):
+                return level, points
         moved = distance_px(field.warp, warp, shape)
         warp = field.warp
-        points = points_of(level, warp, fine, response)
-        if moved < 5e-3:
+        finer = points_of(smaller, warp, fine, response_of(smaller, warp, fine))
+        if moved < 0.01:
             break
-    return points
+    return smaller, finer
 
 
 def _judged(level, fine, points, fitted, kept, check, limit, method, shape):

@@ -7,9 +7,9 @@ import pandas as pd
 
 from geoalign.types.alignment import TIE_POINT_COLUMNS
 
-EVIDENCE = 7.0
+EVIDENCE = 6.0
 """Standard deviations the pooled correlation must stand above that of wrong lags. Of two images of noise the best lag
-of a whole search stands at 5 to 6."""
+of a whole search stands at 2 to 5."""
 
 
 def evidence(surfaces, shared, offset) -> float:

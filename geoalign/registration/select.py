@@ -71,7 +71,8 @@ def choose(points, found, covariance, *, use, shape, ladder=LADDER) -> Fit:
 
     A richer model beats a simpler one where (a) it predicts left-out points better, and (b) the two warps differ over
     the image by more than the richer one's own error allows by chance (about 1 in 100): a pure shift is answered with
-    a shift.
+    a shift. A field has so many parameters that its error over the image is large even where it is needed; there (a)
+    decides, at three standard errors.
     """
     fits = []
     for model in ladder:
@@ -84,22 +85,24 @@ def choose(points, found, covariance, *, use, shape, ladder=LADDER) -> Fit:
             fits.append(fitted)
     if not fits:
         raise MatchError(f"{int(use.sum())} tie points are too few for any model.")
-    inverse = np.linalg.inv(covariance)
     for k, simple in enumerate(fits):
-        if not any(_beats(rich, simple, inverse, use, shape) for rich in fits[k + 1 :]):
+        if not any(beats(rich, simple, covariance, use, shape) for rich in fits[k + 1 :]):
             return simple
     return fits[-1]
 
 
-def _beats(rich, simple, inverse, use, shape) -> bool:
+def beats(rich, simple, covariance, use, shape) -> bool:
+    """True where a richer fit is to be preferred over a simpler one of the same points; see `choose`."""
+    inverse = np.linalg.inv(covariance)
     lengths = []
     for fitted in (simple, rich):
         r = fitted.held_out[use]
         lengths.append(np.minimum(np.einsum("ni,nij,nj->n", r, inverse[use], r) / rich.factor, 16.0))
     gain = lengths[0] - lengths[1]
-    if gain.mean() <= 1.5 * gain.std() / np.sqrt(len(gain)):
+    certain, apart = (3.0, 1.0) if rich.model == "field" else (1.5, 2.6)
+    if gain.mean() <= certain * gain.std() / np.sqrt(len(gain)):
         return False
-    return distance_px(rich.warp, simple.warp, shape) > 2.6 * rich.sigma_px
+    return distance_px(rich.warp, simple.warp, shape) > apart * rich.sigma_px
 
 
 def distance_px(one, other, shape) -> float:

@@ -129,13 +129,16 @@ class Windows:
         return np.broadcast_arrays(rows, cols)
 
 
-def windows_for(shape) -> Windows:
-    """Equal cells over the image, a window in the middle of each: about an eighth of the image, 24 to 96 px."""
+def windows_for(shape, finer: bool = False) -> Windows:
+    """Equal cells over the image, a window in the middle of each: about an eighth of the image, 24 to 96 px.
+
+    finer : half the size and twice as many along an axis (as far as they fit), for displacements that vary
+    """
     size = int(np.clip(8 * round(min(shape) / 64), 24, 96))
-    size = min(size, *shape)
+    size = min(size // 2 if finer else size, *shape)
     starts = []
     for n in shape:
-        count = int(np.clip(n // size, 1, MAX_SIDE))
+        count = int(np.clip(n // size, 1, MAX_SIDE + 3 if finer else MAX_SIDE))
         pitch = n / count
         starts.append([round((k + 0.5) * pitch - size / 2) for k in range(count)])
     return Windows(np.array([(r, c) for r in starts[0] for c in starts[1]]), size)
@@ -163,6 +166,15 @@ class Level:
             values, valid = band_pass(tile, fine, 4 * fine)
             self._cache[key] = (values if which == "ref" else spline(values), valid)
         return self._cache[key]
+
+    def with_windows(self, windows: Windows) -> Level:
+        """The same images with other windows; those of large images stay where their tiles are."""
+        whole = len({id(tile) for tile in self.ref}) == 1
+        if not whole:
+            return self
+        n = len(windows.start)
+        at = [np.repeat(a[:1], n, axis=0) for a in (self.ref_at, self.mov_at)]
+        return Level(windows, self.ref[:1] * n, at[0], self.mov[:1] * n, at[1], self._cache)
 
     def search(self, warp, reach: int, fine: float):
         """Correlation of every window over +-reach px around where the warp expects it.
