@@ -332,3 +332,17 @@ def test_the_small_set_in_data_is_made_again(tmp_path):
             a[:6], b[:6] = a[:6] // DN_STEP, b[:6] // DN_STEP
         assert np.abs(a - b).max() <= 1
     assert Truth.load(data).references == recipe.references
+
+
+@pytest.mark.parametrize("sensor", ["optical", "sar"])
+def test_files_open_as_the_stack_in_memory(written, sensor):
+    from geoalign import open_stack
+
+    opened = open_stack(str(written.folder / sensor / "*.tif"), like=written.geobox)
+    made_in_memory = getattr(written, sensor)
+    assert set(opened) == set(made_in_memory)
+    for name in ("time", "scene", "sensor", "orbit", "y", "x"):
+        np.testing.assert_array_equal(opened[name].values, made_in_memory[name].values)
+    band = "nir" if sensor == "optical" else "vv"
+    got, expected = (stack[band].isel(time=0).values[8:-8, 8:-8] for stack in (opened, made_in_memory))
+    assert np.nanmedian(np.abs(got - expected) / expected) < 0.06

@@ -162,7 +162,7 @@ class Simulation:
             [s.time for s in scenes],
             geobox=recipe.geobox,
             scene=[s.name for s in scenes],
-            sensor="sentinel-2a" if sensor == "optical" else "sentinel-1a",
+            sensor="S2A" if sensor == "optical" else "S1A",
             orbit=None if sensor == "optical" else 44,
         )
         for name in names if sensor == "sar" else ():
