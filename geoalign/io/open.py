@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob as globbing
 import logging
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from geoalign.errors import ConfigError, NoUsableData, StackError
 from geoalign.io import grid as grids
 from geoalign.io.geotiff import SUFFIXES, is_remote, read_header
 from geoalign.io.mosaic import merge_scenes
+from geoalign.io.products import DOUBT
 from geoalign.io.scenes import Scene, Skipped, as_json, scenes_of_files
 from geoalign.types.grid import GridMap
 from geoalign.types.stack import geobox_of, new_stack
@@ -124,6 +126,7 @@ def open_stack(
     scenes = _on_grid(scenes, target, skipped)
     if not scenes:
         _nothing(source, skipped, "no scene overlaps the grid")
+    _log_doubts(scenes)
     return _assemble(scenes, names, target, alignment, _chunk_size(chunks), resampling, skipped)
 
 
@@ -339,6 +342,20 @@ def _on_grid(scenes, target, skipped):
             scene.facts.scene,
         )
     return kept
+
+
+def _log_doubts(scenes):
+    """One line for each kind of doubt, not one for each scene."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for scene in scenes:
+        for note in scene.applied["notes"]:
+            if note.startswith(DOUBT):
+                kinds.setdefault(re.sub(r"\d+%", "%", note), []).append((scene.facts.scene, note.removeprefix(DOUBT)))
+    for found in kinds.values():
+        more = f" (and {len(found) - 1} more scenes)" if len(found) > 1 else ""
+        log.warning("%s%s: %s", found[0][0], more, found[0][1])
+    if scenes[0].kind == "sar" and scenes[0].facts.orbit < 0:
+        log.warning("the relative orbit of these SAR scenes is unknown, so it can't be checked that they share one")
 
 
 def _chunk_size(chunks):

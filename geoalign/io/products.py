@@ -32,6 +32,9 @@ OPTICAL_BANDS = (
 )
 """Names that mark a band as reflectance, 0-1."""
 
+DOUBT = "check: "
+"""Begins a note in `applied` that someone should look at; `open_stack` logs each kind of it once."""
+
 _S2 = {"B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
        "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir1", "B12": "swir2",
        "SCL": "scl"}  # fmt: skip
@@ -210,6 +213,9 @@ def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata
     own = (float(scale), float(offset)) != (1.0, 0.0)
     notes = []
     merged = tuple(dict.fromkeys((*values, *profile.nodata)))
+    if profile.kind == "optical" and np.dtype(dtype).kind == "f" and not own:
+        notes.append("stored as floating point: taken as reflectance already")
+        return Calibration(1.0, 0.0, tuple(v for v in merged if v != 0.0), profile.units), notes
     if profile.name == "sentinel2-l2a":
         scale, offset, notes = _sentinel2(profile, facts, scale, offset, own)
     elif profile.kind == "sar":
@@ -233,9 +239,6 @@ def calibration(profile: Profile, facts, *, dtype, scale=1.0, offset=0.0, nodata
                 f"its header says scale {scale:g}, offset {offset:g}, but {profile.name} has {profile.scale:g}, "
                 f"{profile.offset:g}. Remove the wrong ones, or open it with product='generic'."
             )
-        if np.dtype(dtype).kind == "f" and not own:
-            notes.append("stored as floating point: taken as reflectance already")
-            return Calibration(1.0, 0.0, tuple(v for v in merged if v != 0.0), profile.units), notes
         scale, offset = profile.scale, profile.offset
     else:
         if profile.scale != 1.0 or profile.offset != 0.0:
@@ -299,14 +302,15 @@ def check_values(
                 "uncalibrated counts or scaled values: set the band's GDAL scale, or give RTC power."
             )
     if band in OPTICAL_BANDS or re.fullmatch(r"b(0?\d|1[0-2]|8a)", band):
-        if calibrated.units == "reflectance" and profile.name == "sentinel2-l2a" and calibrated.offset < 0:
-            below = float((known < -calibrated.offset / calibrated.scale).mean())
+        if profile.name == "sentinel2-l2a" and calibrated.offset < 0:
+            # over water a correct product has some values of -0.02; far below that they had no 1000 added
+            below = float((real < -0.05).mean())
             if below > 0.05 and facts.boa_applied:
-                note = f"{below:.0%} of {band} would be negative: the offset was taken off already, flag or not"
+                note = f"{DOUBT}{below:.0%} of {band} would be negative: the offset was taken off already, flag or not"
                 return replace(calibrated, offset=0.0), [note]
             if below > 0.05:
                 raise StackError(
-                    f"{below:.0%} of band {band} would be below zero with the offset of {calibrated.offset:g}: it "
+                    f"{below:.0%} of band {band} would be below -0.05 with the offset of {calibrated.offset:g}: it "
                     "seems to be applied already. If so, open it with product='sentinel2-l2a@02.14', or correct it."
                 )
         if median > 1.6:
@@ -314,4 +318,17 @@ def check_values(
                 f"band {band} has a median of {median:.4g}, and reflectance lies in 0-1: digital numbers with no known "
                 "scale. Name the product (product='sentinel2-l2a@05.10', ...) or set the band's GDAL scale and offset."
             )
-    return calibrated, []
+    return calibrated, _doubts(known, band, profile, facts, calibrated)
+
+
+def _doubts(known, band, profile, facts, calibrated):
+    notes = []
+    if profile.name == "sentinel2-l2a" and facts.boa_applied == "true" and not calibrated.offset:
+        if known.size >= 1000 and (known >= 1000).all():
+            notes.append(f"{DOUBT}the offset is said to be taken off, but no value of {band} is below 1000")
+    elif profile.name == "generic" and profile.kind != "sar":
+        for value in (0, -9999, -32768, 32767, 65535):
+            share = float((known == value).mean())
+            if share >= 0.02:
+                notes.append(f"{DOUBT}{share:.0%} of {band} are {value} and no nodata is declared: taken as values")
+    return notes

@@ -264,7 +264,8 @@ def make_scene(layers: list[Layer], product) -> Scene:
         where = "" if layers[0].header.path in str(err) else f"{layers[0].header.path}: "
         raise StackError(f"{where}{err}") from err
     if profile.mask is not None and profile.name != "generic" and not codes:
-        notes.append(f"no {profile.mask.layer} layer was found: only nodata is masked")
+        doubt = products.DOUBT if profile.kind == "optical" else ""
+        notes.append(f"{doubt}no {profile.mask.layer} layer was found: only nodata is masked")
     masks = tuple(MaskLayer(c.header.path, c.band, c.header.geobox, c.header.stamp, rules[n]) for n, c in codes.items())
     sources = {
         name: (

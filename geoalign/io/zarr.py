@@ -171,7 +171,8 @@ def _scenes(path, data, eager, product):
             for n, v in values.items()
         }
     if profile.mask is not None and profile.name != "generic" and not used and not ours:
-        notes.append(f"no {profile.mask.layer} layer was found: only nodata is masked")
+        doubt = products.DOUBT if profile.kind == "optical" else ""
+        notes.append(f"{doubt}no {profile.mask.layer} layer was found: only nodata is masked")
     meanings = [rules[layer].meaning for layer in used]
     told = json.loads(attrs.get("applied", "null")) if ours else None
     return [

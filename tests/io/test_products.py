@@ -191,3 +191,31 @@ def test_unknown_products_are_named():
 def test_calibration_of_nothing_known_is_identity():
     found, notes = products.calibration(products.PROFILES["generic"], Facts(), dtype="float32")
     assert (found.scale, found.offset, notes) == (1.0, 0.0, [])
+
+
+def test_float_reflectance_is_not_scaled_again(tif, tmp_path):
+    tags = {"datetime": "2023-01-01", "product": "sentinel2-l2a"}
+    tif(tmp_path / "a.tif", np.full((64, 64), 0.25, "float32"), names=("red",), tags=tags)
+    assert float(open_stack(tmp_path).red.max()) == 0.25
+    tif(tmp_path / "a.tif", np.full((64, 64), 2500, "float32"), names=("red",), tags=tags)
+    with pytest.raises(NoUsableData, match="digital numbers"):
+        open_stack(tmp_path)
+
+
+def test_doubts_are_noted_and_logged_once(tif, tmp_path, caplog):
+    for k in range(3):
+        data = np.full((64, 64), 0.25, "float32")
+        data[:10] = 0
+        tif(tmp_path / f"a_2024010{k + 1}.tif", data, names=("ndvi",))
+    stack = open_stack(tmp_path)
+    assert applied(stack)["notes"] == ["check: 16% of ndvi are 0 and no nodata is declared: taken as values"]
+    assert caplog.text.count("no nodata is declared") == 1
+    assert "and 2 more scenes" in caplog.text
+
+
+def test_dark_water_of_a_new_baseline_is_no_reason_to_refuse(tif, tmp_path):
+    rng = np.random.default_rng(0)
+    dn = rng.normal(985, 15, (64, 64)).astype("uint16")  # reflectance -0.0015 +- 0.0015 over water
+    tags = {"datetime": "2023-01-01", "product": "sentinel2-l2a", "processing_baseline": "05.09"}
+    tif(tmp_path / "a.tif", dn, names=("nir",), tags=tags)
+    assert float(open_stack(tmp_path).nir.mean()) == pytest.approx(-0.0015, abs=1e-3)
