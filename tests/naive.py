@@ -70,3 +70,63 @@ def outline(pixels):
     import shapely
 
     return shapely.union_all([shapely.box(c, r, c + 1, r + 1) for r, c in pixels])
+
+
+def harmonic_terms(year, order):
+    """Regressors of one date (fractional year): 1, cos, sin, trend, higher harmonics."""
+    terms = [1.0]
+    for m in range(1, order + 1):
+        terms += [math.cos(2 * math.pi * m * year), math.sin(2 * math.pi * m * year)]
+        if m == 1:
+            terms.append(year)
+    return [*terms, year] if order == 0 else terms
+
+
+def standardised_sum(x, y, begin, end):
+    """Student-t value of the prediction errors' sum over [begin, end) after least squares on everything before.
+
+    The noise is pooled from around the fit before and around the errors' own mean. Returns (t, degrees of freedom).
+    """
+    import numpy as np
+
+    beta, *_ = np.linalg.lstsq(x[:begin], y[:begin], rcond=None)
+    before = y[:begin] - x[:begin] @ beta
+    errors = y[begin:end] - x[begin:end] @ beta
+    m, df = end - begin, begin - x.shape[1]
+    total = x[begin:end].sum(0)
+    spread = m + total @ np.linalg.inv(x[:begin].T @ x[:begin]) @ total
+    noise = ((before**2).sum() + ((errors - errors.mean()) ** 2).sum()) / (df + m - 1)
+    return errors.sum() / math.sqrt(noise * spread), df + m - 1
+
+
+def side_levels(series, date, over, share):
+    """Low, median, high of one series before and after a scene number, and the number after; None for no date."""
+    seen = [(t, v) for t, v in enumerate(series) if not math.isnan(v)]
+    before = sorted(v for t, v in seen if date < 0 or t < date)
+    after = sorted(v for t, v in seen if date >= 0 and t >= date and (over < 0 or t < over))
+    out = []
+    for side in (before, after):
+        cut = int(share * len(side))
+        out += [side[cut], side[len(side) // 2], side[-1 - cut]] if side else [math.nan] * 3
+    return [*out, len(after)]
+
+
+def squared_gradient(image, r, c):
+    """Sum of squared central differences at one pixel, one-sided beside gaps and edges."""
+
+    def at(i, j):
+        inside = 0 <= i < image.shape[0] and 0 <= j < image.shape[1]
+        return image[i, j] if inside else math.nan
+
+    total = 0.0
+    for dr, dc in ((1, 0), (0, 1)):
+        back, here, ahead = at(r - dr, c - dc), image[r, c], at(r + dr, c + dc)
+        if math.isnan(here):
+            continue
+        if not math.isnan(back) and not math.isnan(ahead):
+            total += ((ahead - back) / 2) ** 2
+        elif not math.isnan(ahead):
+            total += (ahead - here) ** 2
+        elif not math.isnan(back):
+            total += (here - back) ** 2
+    return total

@@ -55,7 +55,7 @@ class HarmonicCusum:
         Days of history: before `since`, or at the start of the series. None takes all before `since`.
     order : int, optional
         Harmonics of the year, 0 to 3 (0: no season); fewer, but at least one, where the history is too short for them
-        (1.5 observations a regressor). None takes two; for backscatter one, or none with less than 0.8 years of history.
+        (1.5 observations a regressor). None takes two; for backscatter one, or none with under 0.8 years of history.
     index : str, optional
         A band or an index of `indices.INDICES`. None takes the only band, ndvi, or vh (in dB).
     direction : int

@@ -20,6 +20,9 @@ CAP = 3.0
 FAR = 4.5
 """Single observations so many sd off are a first sign of change, where they are the last ones."""
 
+KEPT_VARIANCE = 0.9757
+"""Variance of standard normal errors that are not beyond `CAP`."""
+
 LENGTHS = np.array([3, 4, 5, 6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024])
 """Sums are taken over so many observations."""
 
@@ -173,7 +176,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             df = used - p
             variance = max(squares / df, floor)
             cut = normal_to_student(cap, df)
-            total, added, single = 0.0, 0.0, 0.0
+            total, square, added, single = 0.0, 0.0, 0.0, 0.0
             scale, first_error, first_size = 0, 0.0, 0.0
             for k in range(j, n):
                 m = k - j + 1
@@ -185,18 +188,22 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 e = y[k] - predict(xs[k], beta, p)
                 if k == j:
                     first_error, first_size = e, size
-                total += min(max(e, -size), size)
+                e = min(max(e, -size), size)
+                total += e
+                square += e * e
                 added += extra[k]
                 on_scale = m == LENGTHS[scale]
                 if not on_scale and k < n - 1:
                     continue
                 for a in range(p):
                     sums[a] = running[k + 1, a] - running[j, a]
-                sd = np.sqrt(variance * (m + leverage(sums, inverse, p)) + added)
-                z = student_to_normal(total / sd, df)
+                # the noise from both sides: around the fit before, and around their own mean after
+                pooled = max((squares + square - total * total / m) / (df + m - 1), floor)
+                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + added)
+                z = student_to_normal(total / sd, df + m - 1)
                 if direction * z < 0.0:
                     z = 0.0
-                ratio = bayes_factor(z, variance * m * m / (sd * sd), effect)
+                ratio = bayes_factor(z, pooled * m * m / (sd * sd), effect)
                 if k == n - 1:
                     persistent += ratio
                 if not on_scale:
@@ -211,7 +218,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                         best_beta[:] = beta
                         best_inverse[:] = inverse
             if abs(first_error) <= first_size:
-                squares += first_error**2 / (1.0 + leverage(xs[j], inverse, p))
+                squares += first_error**2 / (1.0 + leverage(xs[j], inverse, p)) / KEPT_VARIANCE
                 used += 1
                 add_observation(xs[j], first_error, inverse, beta, p)
         odds = 0.8 * persistent / watched + 0.2 * passing / max(n_passing, 1)
