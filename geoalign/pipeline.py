@@ -273,7 +273,7 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
 
     config = work.config
     stacks: dict[str, Any] = {}
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}
     with work.step("open"):
         like = config.like or _grid_from_box(config)
         natural: dict[str, Any] = {}
@@ -281,10 +281,11 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
             try:
                 natural[name] = open_stack(config.sources[name], **_door(config, name), like=like)
             except NoUsableData as err:
-                reasons.append(str(err))
-                work.skip(name, "*", err)
+                reasons[name] = str(err)
         if not natural:
-            raise NoUsableData(" ".join(reasons))
+            raise NoUsableData(" ".join(reasons.values()))
+        for name, reason in reasons.items():
+            work.skip(name, "*", reason)
         if like is None:
             like = _common_grid(config, natural)
             natural = {n: open_stack(config.sources[n], **_door(config, n), like=like) for n in natural}

@@ -1,6 +1,9 @@
 """A small site of simulated SAR scenes on disk, for tests of what runs end to end."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from geoalign import simulate
@@ -14,6 +17,7 @@ register = false
 [grid]
 crs = "EPSG:32633"
 resolution_m = 10
+bbox = [500000, 5399360, 500640, 5400000]
 [[detect]]
 detector = "log_ratio"
 [vectors]
@@ -34,3 +38,11 @@ def copy_site(scenes, folder, text=SITE) -> Path:
     shutil.copytree(Path(scenes) / "truth", folder / "truth")
     (folder / "site.toml").write_text(text)
     return folder / "site.toml"
+
+
+def processor_seconds(code) -> float:
+    """Processor time of a fresh Python that runs the code: what it would take on a machine with nothing else to do."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system

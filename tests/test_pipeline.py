@@ -181,10 +181,14 @@ def test_stacks_of_other_grids_meet_on_one_that_holds_both(scenes, tmp_path):
     for name in (tmp_path / "two").iterdir():
         with rasterio.open(name, "r+") as file:
             file.transform = file.transform @ rasterio.Affine.translation(8, -4)
-    text = SITE.replace('"sar/*.tif"', '{ one = "sar/*.tif", two = "two/*.tif" }').replace("[grid]", "")
-    text = text.replace('crs = "EPSG:32633"', "").replace("resolution_m = 10", "")
-    site.write_text(text.replace('"log_ratio"', '"log_ratio"\non = "one"'))
-    assert plan(site).shape == (68, 72)
+    text = SITE[: SITE.index("[grid]")] + SITE[SITE.index("[[detect]]") :].replace(
+        '"log_ratio"', '"log_ratio"\non = "one"'
+    )
+    shapes = []
+    for sources in ('{ one = "sar/*.tif" }', '{ one = "sar/*.tif", two = "two/*.tif" }'):
+        site.write_text(text.replace('"sar/*.tif"', sources))
+        shapes.append(plan(site).shape)
+    assert shapes[1] == (shapes[0][0] + 4, shapes[0][1] + 8)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "geoalign.run", "version": 9}'])
