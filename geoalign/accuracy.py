@@ -67,7 +67,9 @@ class Assessment:
         return f"<Assessment {text}; {self.n_pixels} px, {self.n_not_observable} not observable>"
 
 
-def assess(changes, truth_dates, *, times=None, tolerance_days: float | None = None, valid=None) -> Assessment:
+def assess(
+    changes, truth_dates, *, times=None, observed=None, tolerance_days: float | None = None, valid=None
+) -> Assessment:
     """Compare Changes with reference dates of change.
 
     The date to be found is that of the first acquisition at or after the reference date: nothing could have shown it
@@ -83,6 +85,9 @@ def assess(changes, truth_dates, *, times=None, tolerance_days: float | None = N
     times : sequence of datetimes, optional
         Acquisitions of the stack (`stack.time`). Without them dates are compared with the reference dates themselves
         and errors are not counted in acquisitions.
+    observed : bool array or DataArray (time, y, x), optional
+        Where the stack has a value (`stack.red.notnull()`); needs `times`. The date to be found is then that of the
+        pixel's first usable acquisition, which cloud may put later. By default the first counts, seen or not.
     tolerance_days : optional
         A change found at a date further off than this is wrong. By default place alone decides.
     valid : bool array (y, x), optional
@@ -116,7 +121,7 @@ def assess(changes, truth_dates, *, times=None, tolerance_days: float | None = N
             raise StackError(f"{name} has shape {array.shape}, the changes have {status.shape} (y, x).")
 
     days = None if times is None else np.asarray(getattr(times, "values", times), "datetime64[ns]")
-    expected, late = _first_shown(reference, days)
+    expected, late = _first_shown(reference, days, _usable(observed, days, status.shape))
     keep = keep & ~late
     hidden = keep & (status == NOT_OBSERVABLE)
     seen = keep & ~hidden
@@ -299,17 +304,30 @@ def area_estimates(counts, map_areas, *, classes=None) -> AreaEstimates:
     return AreaEstimates(table, float(np.trace(p)), float(np.sqrt((weight**2 * users_var).sum())))
 
 
-def _first_shown(reference, times):
-    """Day of the first acquisition at or after each reference date, and where there is none any more."""
+def _first_shown(reference, times, observed=None):
+    """Day of the first (usable) acquisition at or after each reference date, and where there is none any more."""
     if times is None:
         return reference.astype("datetime64[D]"), np.zeros(reference.shape, bool)
     real = ~np.isnat(reference)
     index = np.zeros(reference.shape, int)
     index[real] = np.searchsorted(times, reference[real].astype("datetime64[ns]"), side="left")
+    if observed is not None:
+        later = observed & (np.arange(times.size)[:, None, None] >= index)
+        index = np.where(later.any(0), later.argmax(0), times.size)
     late = real & (index >= times.size)
     shown = times[np.minimum(index, times.size - 1)].astype("datetime64[D]")
     shown[~real] = np.datetime64("NaT")
     return shown, late
+
+
+def _usable(observed, times, shape):
+    if observed is None:
+        return None
+    values = np.asarray(getattr(observed, "values", observed), bool)
+    if times is None or values.shape != (times.size, *shape):
+        expected = "`times` as well" if times is None else f"shape {(times.size, *shape)} (time, y, x)"
+        raise StackError(f"observed has shape {values.shape}; it needs {expected}.")
+    return values
 
 
 def _steps(found, expected, times):

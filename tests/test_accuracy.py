@@ -74,6 +74,19 @@ def test_a_change_at_the_wrong_date_is_wrong_where_a_tolerance_is_asked_for(case
     assert accuracy.assess(*case, times=TIMES, tolerance_days=12).tp == 2
 
 
+def test_with_observed_the_first_usable_acquisition_is_the_one_to_find(case):
+    seen = np.ones((10, 1, 8), bool)
+    seen[2, 0, 1] = False  # the second pixel was under cloud when the first showed its change
+    a = accuracy.assess(*case, times=TIMES, observed=seen)
+    assert (a.mean_abs_days, a.exact_share) == (0.0, 1.0)
+    seen[2:, 0, 2] = False  # and the third was never seen again: nothing could have shown its change
+    assert accuracy.assess(*case, times=TIMES, observed=seen).fn == 0
+    with pytest.raises(StackError, match="time"):
+        accuracy.assess(*case, observed=seen)
+    with pytest.raises(StackError, match="shape"):
+        accuracy.assess(*case, times=TIMES, observed=seen[:3])
+
+
 def test_a_change_after_the_last_acquisition_is_left_out(case):
     changes, truth = case
     a = accuracy.assess(changes, truth, times=TIMES[:1])

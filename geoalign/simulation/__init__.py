@@ -170,7 +170,7 @@ class Simulation:
         return stack
 
 
-DEMO = {"size": 192, "seed": 4, "n_optical": 30, "n_sar": 30}
+DEMO = {"size": 192, "seed": 23, "n_optical": 30, "n_sar": 30}
 """Options of the small set that comes with the project, in `data/`."""
 
 
