@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import fields, is_dataclass, replace
-from importlib import import_module
 
 import numpy as np
 
 from geoalign.chunked import is_lazy
+from geoalign.detectors.deforestation import Deforestation
+from geoalign.detectors.flood import Flood
+from geoalign.detectors.harmonic_cusum import HarmonicCusum
+from geoalign.detectors.log_ratio import LogRatio
+from geoalign.detectors.omnibus import Omnibus
+from geoalign.detectors.urbanization import Urbanization
 from geoalign.errors import ConfigError, StackError
 from geoalign.types.changes import check_changes
 from geoalign.types.stack import check_stack
 
-DETECTORS: dict[str, type] = {}
+DETECTORS: dict[str, type] = {
+    "log_ratio": LogRatio,
+    "omnibus": Omnibus,
+    "harmonic_cusum": HarmonicCusum,
+    "flood": Flood,
+    "deforestation": Deforestation,
+    "urbanization": Urbanization,
+}
 """Name -> class. A new detector is one file in this folder and one line here."""
-
-for _name, _class in {
-    "log_ratio": "LogRatio",
-    "omnibus": "Omnibus",
-    "harmonic_cusum": "HarmonicCusum",
-    "flood": "Flood",
-    "deforestation": "Deforestation",
-    "urbanization": "Urbanization",
-}.items():
-    try:
-        DETECTORS[_name] = getattr(import_module(f"geoalign.detectors.{_name}"), _class)
-    except (ModuleNotFoundError, AttributeError):  # not there yet
-        continue
 
 
 def detect(stack, detector, *, sigma_px=None, **options):

@@ -98,7 +98,7 @@ def test_a_step_of_three_sd_is_found_and_dated():
     assert np.abs(found[:, SIZE] + 0.09).mean() < 0.02
     inside = (found[:, AFTER] < 40) & (found[:, BY] >= 40)
     assert inside.mean() > 0.93
-    assert (found[:, CONFIRMED] >= 41).all()
+    assert (found[:, CONFIRMED] >= 42).mean() > 0.98
     assert np.median(found[:, CONFIRMED]) <= 44
 
 
