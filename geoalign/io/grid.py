@@ -91,6 +91,29 @@ def overlaps(grid: GeoBox, box: GeoBox) -> bool:
     return bool(left < g[2] and right > g[0] and bottom < g[3] and top > g[1])
 
 
+def largest_cluster(boxes: list[GeoBox]) -> list[int]:
+    """Numbers of the grids in the largest group that hangs together (neighbours within a tenth of their size)."""
+    crs = str(boxes[0].crs)
+    areas = {box: np.array(_bounds(box, crs)) for box in set(boxes)}
+    unique = list(areas)
+    grown = []
+    for box in unique:
+        left, bottom, right, top = areas[box]
+        dx, dy = 0.05 * (right - left), 0.05 * (top - bottom)
+        grown.append((left - dx, bottom - dy, right + dx, top + dy))
+    group = list(range(len(unique)))
+    for i, a in enumerate(grown):
+        for j, b in enumerate(grown[:i]):
+            if group[i] != group[j] and a[0] < b[2] and a[2] > b[0] and a[1] < b[3] and a[3] > b[1]:
+                old, new = group[i], group[j]
+                group = [new if g == old else g for g in group]
+    number = dict(zip(unique, group))
+    members: dict[int, list[int]] = {}
+    for k, box in enumerate(boxes):
+        members.setdefault(number[box], []).append(k)
+    return max(members.values(), key=len)
+
+
 def shared_area(one: GeoBox, other: GeoBox) -> float:
     """Pixels of `one` that the bounding box of `other` covers, in the CRS of `one`."""
     a, b = _bounds(one, str(one.crs)), _bounds(other, str(one.crs))

@@ -5,22 +5,18 @@ from __future__ import annotations
 import glob as globbing
 import logging
 import os
-import re
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from geoalign import chunked
 from geoalign.errors import ConfigError, NoUsableData, StackError
 from geoalign.io import grid as grids
+from geoalign.io import select
 from geoalign.io.geotiff import SUFFIXES, is_remote, read_header
 from geoalign.io.mosaic import merge_scenes
-from geoalign.io.products import DOUBT
 from geoalign.io.scenes import Scene, Skipped, as_json, scenes_of_files
 from geoalign.types.grid import GridMap
 from geoalign.types.stack import geobox_of, new_stack
@@ -109,24 +105,26 @@ def open_stack(
     target = None if like is None else _grid_of(like)
 
     scenes = find_scenes(source, product, skipped, bbox=bbox, time=time)
-    scenes = _in_time(scenes, time)
+    scenes = select.in_time(scenes, time)
     if not scenes:
         _nothing(source, skipped, "no scene was found" + (f" in time={time!r}" if time is not None else ""))
-    scenes = _one_kind(_one_orbit(scenes, orbit))
+    scenes = select.one_kind(select.one_orbit(scenes, orbit))
     scenes = merge_scenes(scenes, skipped)
     if alignment is not None:
-        scenes = _with_warp(scenes, alignment, skipped)
-    names = _band_names(scenes, bands)
-    scenes = _having(scenes, names, skipped)
+        scenes = select.with_warp(scenes, alignment, skipped)
+    names = select.band_names(scenes, bands)
+    scenes = select.having(scenes, names, skipped)
     if not scenes:
         _nothing(source, skipped, "no scene is left")
-    target = grids.choose_grid([_own_grid(s, names) for s in scenes]) if target is None else target
+    if target is None:
+        scenes = select.together(scenes, names, skipped)
+        target = grids.choose_grid([select.own_grid(s, names) for s in scenes])
     if bbox is not None:
         target = grids.crop(target, bbox)
-    scenes = _on_grid(scenes, target, skipped)
+    scenes = select.on_grid(scenes, target, skipped)
     if not scenes:
         _nothing(source, skipped, "no scene overlaps the grid")
-    _log_doubts(scenes)
+    select.log_doubts(scenes)
     return _assemble(scenes, names, target, alignment, _chunk_size(chunks), resampling, skipped)
 
 
@@ -217,145 +215,6 @@ def _grid_of(like):
     if box is None:
         raise StackError(f"like= must be a GeoBox, a Stack with a CRS or a raster's path, got {type(like).__name__}.")
     return box
-
-
-def time_range(time) -> tuple[np.datetime64, np.datetime64]:
-    """(first, last) instant of "2024", "2024-03", "2024-01-01/2024-06-30", (start, stop) or a slice; both included."""
-    if isinstance(time, slice):
-        time = (time.start, time.stop)
-    parts = time.split("/") if isinstance(time, str) else list(time) if isinstance(time, list | tuple) else [time]
-    if len(parts) == 1:
-        parts = [parts[0], parts[0]]
-    if len(parts) != 2:
-        raise ConfigError(f"time={time!r} is not understood; write '2024-01-01/2024-06-30' or (start, stop).")
-    ends = []
-    for part, side in zip(parts, ("start_time", "end_time")):
-        if part is None or str(part) in ("", ".."):
-            ends.append(pd.Timestamp.min if side == "start_time" else pd.Timestamp.max)
-            continue
-        try:
-            if isinstance(part, str) and len(part) <= 10:
-                ends.append(getattr(pd.Period(part), side))
-            else:
-                stamp = pd.to_datetime(str(part), utc=True)
-                ends.append(stamp.tz_localize(None))
-        except ValueError as err:
-            raise ConfigError(f"time={time!r} is not understood ({err}); write '2024-01-01/2024-06-30'.") from err
-    if ends[0] > ends[1]:
-        raise ConfigError(f"time={time!r} ends before it starts.")
-    return ends[0].to_datetime64(), ends[1].to_datetime64()
-
-
-def _in_time(scenes, time):
-    if time is None:
-        return scenes
-    first, last = time_range(time)
-    return [s for s in scenes if first <= s.facts.time <= last]
-
-
-def _one_kind(scenes):
-    kinds = Counter(s.kind for s in scenes)
-    if len(kinds) > 1:
-        examples = {s.kind: s.facts.scene for s in scenes}
-        raise StackError(
-            f"SAR and optical are mixed ({kinds['sar']} SAR as {examples['sar']}, {kinds['optical']} optical "
-            f"such as {examples['optical']}). A Stack has one kind of sensor: open them apart and keep a dict of both."
-        )
-    return scenes
-
-
-def _one_orbit(scenes, orbit):
-    if orbit is not None:
-        kept = [s for s in scenes if s.facts.orbit == int(orbit)]
-        if not kept:
-            seen = ", ".join(str(o) for o in sorted({s.facts.orbit for s in scenes}))
-            raise NoUsableData(f"no scene has relative orbit {orbit} (there are: {seen}; -1 is unknown).")
-        return kept
-    orbits = Counter(s.facts.orbit for s in scenes if s.kind == "sar")
-    if len(orbits) > 1:
-        seen = ", ".join(f"{o if o >= 0 else 'unknown'} ({n} scenes)" for o, n in sorted(orbits.items()))
-        raise StackError(
-            f"SAR scenes of several relative orbits are mixed: {seen}. Look angles differ, so that a baseline over "
-            "them means nothing. Choose one with orbit= (open_stack(..., orbit=9)), or set the tag orbit where unknown."
-        )
-    return scenes
-
-
-def _with_warp(scenes, alignment, skipped):
-    kept = []
-    for scene in scenes:
-        name = scene.facts.scene
-        if name in alignment.warps or name == alignment.reference:
-            kept.append(scene)
-            continue
-        rows = alignment.report[alignment.report["scene"] == name]
-        why = str(rows["reason"].iloc[0]) if len(rows) else "it is not in the alignment"
-        log.warning("%s is left out: it has no warp (%s)", name, why)
-        skipped.records.append({"scene": name, "path": scene.paths[0], "reason": f"no warp: {why}"})
-    return kept
-
-
-def _band_names(scenes, bands):
-    counts = Counter(name for s in scenes for name in s.bands)
-    if bands is None:
-        return [name for name, n in counts.items() if 2 * n >= len(scenes)] or list(counts)
-    names = [bands] if isinstance(bands, str) else list(bands)
-    absent = [name for name in names if name not in counts]
-    if absent:
-        raise StackError(f"band {', '.join(absent)} is in no scene (there are: {', '.join(sorted(counts))}).")
-    return names
-
-
-def _having(scenes, names, skipped):
-    kept = []
-    for scene in scenes:
-        missing = [n for n in names if n not in scene.bands]
-        if len(missing) == len(names):
-            skipped.add(scene.paths[0], f"it has none of the bands {', '.join(names)}", scene.facts.scene)
-            continue
-        if missing:
-            log.warning("%s has no %s: not observed there", scene.facts.scene, ", ".join(missing))
-            notes = [*scene.applied["notes"], f"no {', '.join(missing)}: NaN"]
-            scene = replace(scene, applied={**scene.applied, "notes": notes})
-        kept.append(scene)
-    return kept
-
-
-def _own_grid(scene, names):
-    boxes = [source.geobox for name in names for source in scene.bands.get(name, ())]
-    finest = min(boxes, key=lambda box: abs(box.affine.determinant))
-    tiles = list(dict.fromkeys(b for b in boxes if b.resolution == finest.resolution and b.crs == finest.crs))
-    return finest if len(tiles) == 1 else grids.choose_grid(tiles)
-
-
-def _on_grid(scenes, target, skipped):
-    kept = []
-    for scene in scenes:
-        if any(grids.overlaps(target, box) for box in scene.geoboxes()):
-            kept.append(scene)
-            continue
-        where = scene.geobox.extent.boundingbox
-        skipped.add(
-            scene.paths[0],
-            f"no overlap with the grid: it lies at {tuple(round(v, 3) for v in where)} in {scene.geobox.crs}, the "
-            f"grid at {tuple(round(v, 3) for v in target.extent.boundingbox)} in {target.crs}",
-            scene.facts.scene,
-        )
-    return kept
-
-
-def _log_doubts(scenes):
-    """One line for each kind of doubt, not one for each scene."""
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for scene in scenes:
-        for note in scene.applied["notes"]:
-            if note.startswith(DOUBT):
-                kinds.setdefault(re.sub(r"\d+%", "%", note), []).append((scene.facts.scene, note.removeprefix(DOUBT)))
-    for found in kinds.values():
-        more = f" (and {len(found) - 1} more scenes)" if len(found) > 1 else ""
-        log.warning("%s%s: %s", found[0][0], more, found[0][1])
-    if scenes[0].kind == "sar" and scenes[0].facts.orbit < 0:
-        log.warning("the relative orbit of these SAR scenes is unknown, so it can't be checked that they share one")
 
 
 def _chunk_size(chunks):

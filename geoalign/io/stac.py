@@ -21,6 +21,7 @@ from geoalign.io import products
 from geoalign.io.dates import Facts, describe, parse_time, safe_name, sensor_name
 from geoalign.io.geotiff import SUFFIXES, is_remote, read_header
 from geoalign.io.scenes import Layer, Scene, Skipped, make_scene
+from geoalign.io.select import time_range
 
 log = logging.getLogger("geoalign")
 
@@ -149,8 +150,6 @@ def _search(query, bbox, time):
         ) from err
     rest = {k: v for k, v in query.items() if k != "api"}
     if time is not None and "datetime" not in rest:
-        from geoalign.io.open import time_range
-
         first, last = (np.datetime_as_string(t, "s") + "Z" for t in time_range(time))
         rest["datetime"] = f"{first}/{last}"
     if bbox is not None and "bbox" not in rest and "intersects" not in rest and getattr(bbox, "crs", None) is None:
@@ -168,8 +167,6 @@ def _search(query, bbox, time):
 
 def _wanted(item, bbox, time):
     if time is not None and item.datetime is not None:
-        from geoalign.io.open import time_range
-
         first, last = time_range(time)
         if not first <= np.datetime64(item.datetime.replace(tzinfo=None), "ns") <= last:
             return False

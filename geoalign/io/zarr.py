@@ -28,6 +28,7 @@ _CODECS = {
 """Codecs that only turn bytes into bytes. Anything else (pickle above all) can run code, and is refused."""
 
 _MAX_CHUNK_BYTES = 2**30
+_SIDE = 1024
 _NAMES = {
     "latitude": "y",
     "lat": "y",
@@ -53,7 +54,8 @@ def scenes_of_dataset(path, product) -> list[Scene]:
     """
     path = Path(path)
     # twice: lazily for the bands, and without dask for coordinates and samples, so that nothing is scheduled here
-    lazy, eager = _opened(path, {}), _opened(path, None)
+    eager = _opened(path, None)
+    lazy = _opened(path, _chunks(eager))
     try:
         return _scenes(path, lazy, eager, product)
     except StackError as err:
@@ -73,6 +75,21 @@ def _opened(path, chunks):
         return xr.open_dataset(path, chunks=chunks, mask_and_scale=False, decode_coords="all", **options)
     except (OSError, ValueError, KeyError, RuntimeError) as err:
         raise StackError(f"{path} can't be opened as {options['engine']}: {err}.") from err
+
+
+def _chunks(data):
+    """Chunks to read in: whole chunks of the file, one time where it has none, and about 16 MB each."""
+    cubes = [v for v in data.data_vars.values() if v.ndim >= 2]
+    stored = dict(zip(cubes[0].dims, cubes[0].encoding.get("chunksizes") or ())) if cubes else {}
+    if not stored and cubes:
+        stored = dict(cubes[0].encoding.get("preferred_chunks") or {})
+    space = [d for d in (cubes[0].dims if cubes else ()) if _NAMES.get(d, d) in ("y", "x")]
+    out = {d: int(stored.get(d, 1)) for d in (cubes[0].dims if cubes else ()) if d not in space}
+    side = max(64, int((2**22 / max(1, np.prod(list(out.values()) or [1]))) ** 0.5))
+    for d in space:
+        size = int(stored.get(d, 1))
+        out[d] = size * max(1, min(side, _SIDE) // size)
+    return out
 
 
 def _check_netcdf(path):
@@ -116,7 +133,7 @@ def _check_array(place, array):
         raise StackError(f"{place} is refused: {', '.join(map(str, bad))} could run code when it is read.")
     chunk = array.get("chunks") or (array.get("chunk_grid") or {}).get("configuration", {}).get("chunk_shape") or []
     size = float(np.prod([float(n) for n in chunk])) if chunk else 0.0
-    if size * 8 > _MAX_CHUNK_BYTES * 8 or size < 0:
+    if size * 8 > _MAX_CHUNK_BYTES or size < 0:
         raise StackError(
             f"{place} has chunks of {size:.3g} values; at most {_MAX_CHUNK_BYTES // 8:.3g} are read at once."
         )

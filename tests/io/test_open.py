@@ -10,7 +10,6 @@ from odc.geo.geobox import GeoBox
 from geoalign import Shift, open_stack
 from geoalign.chunked import pull
 from geoalign.errors import ConfigError, NoUsableData, StackError
-from geoalign.io.grid import choose_grid, crop
 from geoalign.types.alignment import REPORT_COLUMNS, Alignment
 from geoalign.types.grid import GridMap
 from geoalign.types.stack import check_stack
@@ -115,7 +114,7 @@ def test_one_grid_for_scenes_of_several(s2, tmp_path, caplog):
     caplog.set_level("INFO", logger="geoalign")
     s2("A", "2024-01-01")
     s2("B", "2024-01-02", x0=500300.0, y0=5000100.0, seed=1)
-    s2("C", "2024-01-03", crs="EPSG:32632", x0=971000.0, y0=5012000.0, res=20.0, shape=(200, 200), seed=2)
+    s2("C", "2024-01-03", crs="EPSG:32632", x0=971100.0, y0=5018000.0, res=20.0, shape=(200, 200), seed=2)
     stack = open_stack(tmp_path / "s2")
     box = stack.odc.geobox
     assert box.crs == "EPSG:32633"
@@ -126,29 +125,6 @@ def test_one_grid_for_scenes_of_several(s2, tmp_path, caplog):
     same = stack.isel(time=0).sel(x=one.x, y=one.y).compute()
     np.testing.assert_array_equal(same.blue, one.blue[0])  # whole-pixel moves keep every value
     assert np.isfinite(stack.blue[2].values).any()
-
-
-def test_default_grid_takes_the_pixels_that_most_scenes_share():
-    def box(x0, y0, shape=(10, 10)):
-        return GeoBox(shape, Affine(30, 0, x0, 0, -30, y0), "EPSG:32633")
-
-    grid = choose_grid([box(15.0, 300.0), box(75.0, 390.0)])
-    assert (grid.affine.c, grid.affine.f) == (15.0, 390.0)
-    assert tuple(grid.shape) == (13, 12)
-    assert choose_grid([box(15.0, 300.0)] * 3) == box(15.0, 300.0)
-    odd = choose_grid([box(17.0, 301.0), box(71.0, 392.0)])  # nothing shared: multiples of the resolution
-    assert (odd.affine.c, odd.affine.f) == (0.0, 420.0)
-
-
-def test_crop_keeps_the_pixels():
-    box = GeoBox((100, 100), Affine(0.01, 0, 10.0, 0, -0.01, 50.0), "EPSG:4326")
-    part = crop(box, (10.195, 49.5, 10.305, 49.75))
-    assert tuple(part.shape) == (25, 12)
-    np.testing.assert_allclose((part.affine.c, part.affine.f), (10.19, 49.75))
-    with pytest.raises(NoUsableData, match="does not overlap"):
-        crop(box, (20, 49, 21, 50))
-    with pytest.raises(StackError, match="degrees"):
-        crop(box, (500000, 4000000, 600000, 5000000))
 
 
 def alignment_of(warps, box, reference):
@@ -335,3 +311,43 @@ def test_real_sentinel2_pair_opens_on_one_grid(real_data):
     stack = open_stack(real_data / "registration/s2_pair")
     assert dict(stack.sizes) == {"time": 2, "y": 1200, "x": 1200}
     assert [str(t)[:10] for t in stack.time.values] == ["2016-05-29", "2016-06-08"]
+
+
+def test_a_wrong_crs_tag_does_not_stretch_the_grid(s2, tmp_path):
+    for k in range(3):
+        s2(f"S{k}", f"2024-01-0{k + 1}", x0=500000.0 + 1200 * k, seed=k)  # neighbours that only touch
+    s2("wrong", "2024-01-05", crs="EPSG:32632", seed=5)
+    stack = open_stack(tmp_path / "s2")
+    assert list(stack.scene.values) == ["S0", "S1", "S2"]
+    assert "lies apart from the other 3 scenes" in skipped(stack)[0]["reason"]
+    assert stack.sizes["x"] == 360
+
+
+def test_bands_travel_to_workers(s2, tmp_path):
+    import pickle
+
+    s2("A", "2024-01-01")
+    stack = open_stack(tmp_path / "s2")
+    again = pickle.loads(pickle.dumps(stack))
+    xr.testing.assert_identical(again.compute(), stack.compute())
+
+
+def test_jpeg2000_band_files_of_a_safe_folder_open(tif, tmp_path):
+    granule = tmp_path / "S2B_MSIL2A_20220301T100319_N0400_R122_T32TQM_20220301T121212.SAFE/GRANULE/L2A/IMG_DATA"
+    rng = np.random.default_rng(0)
+    red = rng.integers(1100, 3000, (64, 64)).astype("uint16")
+    options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES", "block": None, "compress": None}
+    for res, bands in (
+        (10, {"B04": red}),
+        (20, {"B04": red[::2, ::2], "SCL": np.full((32, 32), 4, "uint8")}),
+    ):
+        for band, values in bands.items():
+            path = granule / f"R{res}m/T32TQM_20220301T100319_{band}_{res}m.jp2"
+            try:
+                tif(path, values, res=float(res), **options)
+            except Exception as err:
+                pytest.skip(f"this GDAL writes no JPEG 2000 ({err})")
+    stack = open_stack(tmp_path)
+    assert dict(stack.sizes) == {"time": 1, "y": 64, "x": 64}  # the finer of the two B04
+    np.testing.assert_allclose(stack.red[0], (red - 1000.0) * 1e-4, rtol=1e-5)
+    assert int(stack.orbit[0]) == 122

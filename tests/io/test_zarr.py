@@ -9,7 +9,7 @@ from odc.geo.geobox import GeoBox
 
 from geoalign import new_stack, open_stack
 from geoalign.errors import NoUsableData, StackError
-from geoalign.io.zarr import check_zarr, write_stack
+from geoalign.io.zarr import _chunks, check_zarr, write_stack
 
 BOX = GeoBox((70, 90), Affine(10, 0, 500000.0, 0, -10, 5000000.0), "EPSG:32633")
 
@@ -165,3 +165,17 @@ def test_real_series_open(real_data):
     assert 0.6 < float(sar.vh.isnull().mean()) < 0.7
     ndvi = open_stack(folder / "tura_ndvi.nc")
     assert -0.2 < float(ndvi.ndvi.min()) < float(ndvi.ndvi.max()) < 1.2
+
+
+def test_files_are_read_in_whole_chunks_of_theirs(tmp_path):
+    shape = (6, 300, 400)
+    cube = xr.Dataset({"a": (("time", "y", "x"), np.zeros(shape, "float32"))})
+    cube.to_netcdf(tmp_path / "plain.nc")
+    with xr.open_dataset(tmp_path / "plain.nc") as data:
+        assert _chunks(data) == {"time": 1, "y": 1024, "x": 1024}
+    cube.to_netcdf(tmp_path / "tiled.nc", encoding={"a": {"chunksizes": (6, 50, 60)}})
+    with xr.open_dataset(tmp_path / "tiled.nc") as data:
+        assert _chunks(data) == {"time": 6, "y": 800, "x": 780}
+    cube.chunk({"time": 2, "y": 100, "x": 100}).to_zarr(tmp_path / "a.zarr")
+    with xr.open_dataset(tmp_path / "a.zarr", engine="zarr") as data:
+        assert _chunks(data) == {"time": 2, "y": 1000, "x": 1000}
