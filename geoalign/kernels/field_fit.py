@@ -59,7 +59,7 @@ def _cost(fitted, use):
 
 
 def _solve(basis, penalty, target, inverse, use, bend, steps):
-    n, k = basis.shape
+    k = basis.shape[1]
     weight = use.astype(float)
     factor = 1.0
     for step in range(steps):
@@ -79,6 +79,8 @@ def _solve(basis, penalty, target, inverse, use, bend, steps):
         freedom = _freedom(basis, inverse_normal, w)
         if step:
             weight, factor = tukey(length2, use, min(float(freedom.trace(axis1=1, axis2=2).sum()), 1.6 * use.sum()))
+            # a field that passes through every point would prove itself perfect, and then be held to the points alone
+            factor = max(factor, 0.5)
     held_out = np.linalg.solve(np.eye(2)[None] - np.clip(freedom, -0.98, 0.98), residual[..., None])[..., 0]
     variance = 0.5 * (np.diag(inverse_normal)[:k] + np.diag(inverse_normal)[k:])
     return {

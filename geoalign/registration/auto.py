@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from geoalign.errors import MatchError
 from geoalign.registration.orb import OrbMatcher
-from geoalign.registration.phase import PhaseMatcher, masked
+from geoalign.registration.phase import NothingToMatch, PhaseMatcher, masked
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import Match
 
@@ -35,6 +35,8 @@ class AutoMatcher:
         phase = PhaseMatcher(self.model, self.max_shift_px)
         try:
             return phase.align(reference, moving, seed=seed)
+        except NothingToMatch:
+            raise
         except MatchError as reason:
             try:
                 start = OrbMatcher(max_shift_px=self.max_shift_px).start(reference, moving, seed)

@@ -35,27 +35,24 @@ class Joint:
         self.tiles, self.tiles_at = cut(reference, self.windows.start, self.windows.start + self.windows.size)
         self.whole = not reference.by_tiles
 
-    def refined(self, found: dict[int, Match], *, anchored: bool):
-        """Matches against the means. Returns (matches, sigma_px common to all: the error of the anchoring).
+    def refined(self, found: dict[int, Match]):
+        """Matches against the means. Returns (matches, sigma_px common to all: the error of the mean's own tie).
 
-        anchored : tie the mean itself to the reference first, so that the frame stays the reference's and not that
-            of the first pass's errors, which all contain the reference's noise
+        The mean is tied to the reference first, so that the frame stays the reference's and not that of the first
+        pass's errors, which all contain the reference's noise.
         """
         warps = {k: m.warp for k, m in found.items()}
-        extra = 0.0
-        if anchored:
-            sums = self._sums(warps)
-            try:
-                tie = self._match(self._mean(sums), self.reference, Shift(0.0, 0.0))
-            except MatchError as err:
-                log.info("second pass left out: the mean of the scenes could not be tied to the reference (%s)", err)
-                return found, 0.0
-            back = tie.warp.inverse()
-            warps = {k: Chain((back, w)) for k, w in warps.items()}
-            middle = np.array(self.reference.shape) / 2
-            extra = float(tie.sigma_px(*middle))
-            if self.at is not None:
-                warps[self.at] = Shift(0.0, 0.0)
+        try:
+            tie = self._match(self._mean(self._sums(warps)), self.reference, Shift(0.0, 0.0))
+        except MatchError as err:
+            log.info("second pass left out: the mean of the scenes could not be tied to the reference (%s)", err)
+            return found, 0.0
+        back = tie.warp.inverse()
+        warps = {k: Chain((back, w)) for k, w in warps.items()}
+        middle = np.array(self.reference.shape) / 2
+        extra = float(tie.sigma_px(*middle))
+        if self.at is not None:
+            warps[self.at] = Shift(0.0, 0.0)
         sums = self._sums(warps)
         out = {}
         for k, first in found.items():

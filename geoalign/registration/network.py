@@ -18,7 +18,7 @@ from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import REPORT_COLUMNS, TIE_POINT_COLUMNS, Alignment, Match
 from geoalign.types.stack import SAR_BANDS, check_stack, geobox_of, is_sar, pixel_size_m
-from geoalign.types.warp import Shift, mean_displacement
+from geoalign.types.warp import Affine, Chain, Projective, Shift, mean_displacement
 
 log = logging.getLogger("geoalign")
 
@@ -57,24 +57,30 @@ def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
     refine = is_sar(stack) if refine is None else refine
     if refine and hasattr(matcher, "align") and len(found) >= Joint.MIN_SCENES:
         joint = Joint(target, scenes, at, matcher.model, seed)
-        found, extra = joint.refined(found, anchored=label != "median")
+        found, extra = joint.refined(found)
         results.update(found)
 
     rows, points, warps = [], [], {}
     metre = pixel_size_m(stack)
+    frame = None
+    if isinstance(reference, str) and reference == "median":
+        frame, label = _middle(found, shape), "median"
     for k, name in enumerate(names):
         if k == at:
-            warps[name] = Shift(0.0, 0.0)
-            rows.append(_row(name, "reference", None, scenes[k], shape, metre, 0.0, ""))
+            warps[name] = frame or Shift(0.0, 0.0)
+            rows.append(_reference_row(name, frame))
             continue
         result = results[k]
         if isinstance(result, Match):
-            warps[name] = result.warp
-            points.append(result.tie_points.assign(scene=name)[["scene", *TIE_POINT_COLUMNS]])
-            rows.append(_row(name, "aligned", result, scenes[k], shape, metre, extra, ""))
+            warps[name] = result.warp if frame is None else after(frame, result.warp)
+            table = result.tie_points.assign(scene=name)[["scene", *TIE_POINT_COLUMNS]]
+            if frame is not None:
+                table = table.assign(row=table.row - frame.dy, col=table.col - frame.dx)
+            points.append(table)
+            rows.append(_row(name, "aligned", result, warps[name], scenes[k], shape, metre, extra, ""))
         else:
             status = "failed" if isinstance(result, NothingToMatch | OSError) else "rejected"
-            rows.append(_row(name, status, None, scenes[k], shape, metre, 0.0, str(result)))
+            rows.append(_row(name, status, None, None, scenes[k], shape, metre, 0.0, str(result)))
     report = pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
     empty = pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS])
     table = pd.concat(points, ignore_index=True) if points else empty
@@ -154,9 +160,7 @@ def logarithm(power):
 def _reference(reference, stack, bands, names, scenes, band):
     """(label, index of the scene or None, Image) of what the scenes are matched to."""
     if isinstance(reference, str):
-        if reference == "median":
-            return "median", None, Image(_median(bands))
-        if reference == "auto":
+        if reference in ("auto", "median"):
             at = best_scene(scenes)
             log.info("reference: %s", names[at])
             return names[at], at, scenes[at]
@@ -222,15 +226,38 @@ def best_scene(scenes) -> int:
     return int(np.argmax(np.round(score, 6)))
 
 
-def _row(name, status, match, scene, shape, metre, extra, reason):
+def _middle(found, shape) -> Shift:
+    """Where the middle of the stack lies in the reference: the median over the scenes of their mean displacement."""
+    moved = np.array([(0.0, 0.0), *(mean_displacement(m.warp, shape) for m in found.values())])
+    return Shift(*(-np.median(moved, axis=0)).tolist())
+
+
+def after(shift, warp):
+    """A shift and then a warp as one warp, of the warp's own kind where there is one."""
+    if isinstance(warp, Shift):
+        return Shift(shift.dy + warp.dy, shift.dx + warp.dx)
+    if isinstance(warp, Affine | Projective):
+        m = np.array(warp.matrix)
+        m[:, 2] += m[:, :2] @ (shift.dy, shift.dx)
+        return type(warp)(m)
+    return Chain((shift, warp))
+
+
+def _reference_row(name, frame):
+    row = dict.fromkeys(REPORT_COLUMNS, float("nan"))
+    row |= {"scene": name, "status": "reference", "n_points": 0, "sigma_px": 0.0} | dict.fromkeys(
+        ("method", "model", "reason"), ""
+    )
+    return row | {"dy": frame.dy if frame else 0.0, "dx": frame.dx if frame else 0.0}
+
+
+def _row(name, status, match, warp, scene, shape, metre, extra, reason):
     nan = float("nan")
     row = dict.fromkeys(REPORT_COLUMNS, nan) | {"scene": name, "status": status, "n_points": 0, "reason": reason}
     row |= {"method": "", "model": ""}
-    if status == "reference":
-        row |= {"dy": 0.0, "dx": 0.0, "sigma_px": 0.0}
     if match is not None:
         coarse = np.isfinite(scene.coarse(scene.factor))
-        dy, dx = mean_displacement(match.warp, shape, np.kron(coarse, np.ones((scene.factor,) * 2, bool)))
+        dy, dx = mean_displacement(warp, shape, np.kron(coarse, np.ones((scene.factor,) * 2, bool)))
         rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 15) for n in shape), indexing="ij")
         sigma = float(np.sqrt((match.sigma_px(rows, cols) ** 2).mean() + extra**2))
         row |= {

@@ -10,11 +10,13 @@ from geoalign.errors import MatchError
 from geoalign.kernels.orb import magsac_affine, orb_matches
 from geoalign.registration import quality
 from geoalign.registration.phase import check_texture, first_limit, magnified, masked
-from geoalign.registration.select import choose, distance_px, fit
+from geoalign.registration.select import LADDER, choose, distance_px, fit
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Affine, Shift
 
+POINT_PX = 0.3
+"""Error of a matched feature, an axis; scaled afterwards by the scatter that is seen."""
 MIN_INLIERS = 12
 """Features that must agree. Of unrelated images a MAGSAC affine gathers 4 to 8 by chance."""
 
@@ -23,10 +25,11 @@ MIN_INLIERS = 12
 class OrbMatcher:
     """ORB features, ratio and mutual checks, MAGSAC, and a robust fit through what is left.
 
-    Precise to about half a pixel; `auto` uses it to bring images near that are rotated or scaled.
+    Precise to about a tenth of a pixel on clean images; `auto` uses it to bring images near that are rotated or scaled.
 
     model : shift, rigid, similarity, affine, projective, field, or auto
-    max_shift_px : matches further apart are dropped; None = a fifth of the image beyond what a rotation of 15 degrees does
+    max_shift_px : matches further apart are dropped; None = a fifth of the image
+        (and what a rotation of some 15 degrees does to its corners)
     features : at most so many in each image
     """
 
@@ -44,11 +47,10 @@ class OrbMatcher:
         points, found, inliers = self.consensus(reference, moving, factor, seed)
         shape = reference.shape
         points, found = ((p + 0.5) * factor - 0.5 for p in (points[inliers], found[inliers]))
-        # features are placed to about a pixel of the octave they were found in
-        covariance = np.broadcast_to(np.eye(2) * (0.7 * factor) ** 2, (len(points), 2, 2))
+        covariance = np.broadcast_to(np.eye(2) * (POINT_PX * factor) ** 2, (len(points), 2, 2))
         check = quality.check_points(np.ones(len(points), bool), seed)
         if self.model == "auto":
-            fitted = choose(points, found, covariance, use=~check, shape=shape)
+            fitted = choose(points, found, covariance, use=~check, shape=shape, ladder=LADDER[:-1])
         else:
             fitted = fit(self.model, points, found, covariance, use=~check, shape=shape)
         if fitted is None:
@@ -57,7 +59,7 @@ class OrbMatcher:
         use[(fitted.weight <= 0) & ~check] = "rejected"
         reason = np.where(use == "rejected", "outlier", "").astype(object)
         in_fit = use == "fit"
-        sigma = np.full(len(points), 0.7 * factor * np.sqrt(fitted.factor))
+        sigma = np.full(len(points), POINT_PX * factor * np.sqrt(fitted.factor))
         score = np.clip(np.exp(-0.5 * fitted.length**2), 0.0, 1.0)
         return Match(
             warp=fitted.warp,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoalign.errors import ConfigError, MatchError
-from geoalign.kernels.fit import consensus, fit_model
+from geoalign.kernels.fit import consensus
 from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak
 from geoalign.kernels.refine import band_pass
 from geoalign.registration import quality
@@ -22,6 +22,8 @@ BANDS = (0.8, 1.5, 3.0)
 """Scales (px) the refinement chooses among: fine for clean images, broad for speckled ones."""
 REACH = 6
 """Pixels the windows are searched around where the first search puts them."""
+STEADY_PX = 0.5
+"""Error over the image above which an affine is not trusted to predict where the windows lie; a shift is then."""
 FLOOR_PX = 0.01
 """Error of a tie point that no amount of structure removes (aliasing, interpolation), an axis."""
 
@@ -115,14 +117,13 @@ def first_search(reference: Image, moving: Image, factor: int, limit: float, sta
     best = None
     for warp in candidates:
         # a candidate close to one already tried adds nothing
-        surfaces, shared = level.search(_decimated(warp, factor), REACH, SEARCH_BAND)
-        found, use = _peaks(level, _decimated(warp, factor), surfaces, shared)
-        fitted = _agreed(level.windows.centre, found, use, surfaces)
+        here = _decimated(warp, factor)
+        surfaces, shared = level.search(here, REACH, SEARCH_BAND)
+        found, use = _peaks(level, here, surfaces, shared)
+        fitted = _agreed(here, level.windows.centre, found, use, surfaces, ref.shape)
         if fitted is None:
             continue
-        offset = np.stack(fitted.pull(*level.windows.centre.T), 1) - np.stack(
-            _decimated(warp, factor).pull(*level.windows.centre.T), 1
-        )
+        offset = np.stack(fitted.pull(*level.windows.centre.T), 1) - np.stack(here.pull(*level.windows.centre.T), 1)
         seen = quality.evidence(surfaces, shared, np.clip(offset, -REACH, REACH))
         if best is None or seen > best[0] * 1.1 + 1e-9:
             best = (seen, magnified(fitted, factor))
@@ -146,7 +147,7 @@ def refine(reference: Image, moving: Image, start, model, limit, seed, method, *
         for _ in range(2):
             surfaces, shared = level.search(warp, REACH, SEARCH_BAND)
             found, use = _peaks(level, warp, surfaces, shared)
-            agreed = _agreed(centre, found, use, surfaces)
+            agreed = _agreed(warp, centre, found, use, surfaces, reference.shape)
             if agreed is None:
                 raise MatchError(
                     f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
@@ -196,21 +197,28 @@ def _peaks(level: Level, warp, surfaces, shared):
     return np.stack([rows, cols], axis=1), use
 
 
-def _agreed(centre, found, use, surfaces):
+def _agreed(warp, centre, found, use, surfaces, shape):
     """Affine through the windows that agree, a shift where they are few; None below three."""
     places = np.flatnonzero(use)
     if places.size < 3:
         return None
     vote = np.maximum(surfaces[places].max(axis=(1, 2)), 0.0) ** 2
-    inside = places[consensus(centre[places], found[places], vote)]
+    # what the start left over varies slowly, even where the start turns the image
+    left = found - np.stack(warp.pull(*centre.T), axis=1)
+    inside = places[consensus(centre[places], (centre + left)[places], vote)]
     if inside.size == 0:
         return None
     if inside.size >= 8:
-        fitted = fit_model("affine", centre[inside], found[inside], np.broadcast_to(np.eye(2), (inside.size, 2, 2)))
-        if fitted is not None and np.abs(fitted["matrix"][:2, :2] - np.eye(2)).max() < 0.6:
-            return Affine(fitted["matrix"][:2])
-    shift = (found - centre)[inside].mean(axis=0)
-    return Shift(float(shift[0]), float(shift[1]))
+        unit = np.broadcast_to(np.eye(2), (inside.size, 2, 2))
+        fitted = fit("affine", centre[inside], found[inside], unit, use=np.ones(inside.size, bool), shape=shape)
+        if fitted is not None and fitted.sigma_px < 2 * STEADY_PX:
+            return fitted.warp
+    shift = left[inside].mean(axis=0)
+    if isinstance(warp, Shift):
+        return Shift(float(warp.dy + shift[0]), float(warp.dx + shift[1]))
+    m = np.array(warp.matrix)
+    m[:, 2] += shift
+    return Affine(m)
 
 
 @dataclass(frozen=True)
@@ -293,7 +301,8 @@ def _steady(points: Points, shape):
         if model == "affine" and points.use.sum() < 8:
             continue
         fitted = fit(model, points.at, points.found, points.covariance, use=points.use, shape=shape)
-        if fitted is not None:
+        # an affine that points in one corner leave free elsewhere would run away
+        if fitted is not None and (model == "shift" or fitted.sigma_px < STEADY_PX):
             return fitted
     return None
 

@@ -58,8 +58,9 @@ def rms_length(residual, use) -> float:
 
 def point_table(points, found, residual, sigma, score, use, reason) -> pd.DataFrame:
     """The tie points of a match as a DataFrame with columns `TIE_POINT_COLUMNS`."""
-    columns = dict(
-        row=points[:, 0], col=points[:, 1], row_moving=found[:, 0], col_moving=found[:, 1],
-        dy_residual=residual[:, 0], dx_residual=residual[:, 1], sigma_px=sigma, score=score, use=use, reason=reason,
-    )  # fmt: skip
+    columns = {
+        "row": points[:, 0], "col": points[:, 1], "row_moving": found[:, 0], "col_moving": found[:, 1],
+        "dy_residual": residual[:, 0], "dx_residual": residual[:, 1], "sigma_px": sigma, "score": score,
+        "use": use, "reason": reason,
+    }  # fmt: skip
     return pd.DataFrame({name: np.asarray(columns[name], kind) for name, kind in TIE_POINT_COLUMNS.items()})

@@ -15,7 +15,7 @@ MODELS = ("auto", *PARAMETERS, "field")
 LADDER = ("shift", "similarity", "affine", "field")
 """What "auto" chooses among, simplest first. Rigid and projective are fitted where they are asked for."""
 
-FIELD_POINTS = 24
+FIELD_POINTS = 48
 """Tie points below which a field is not considered."""
 
 

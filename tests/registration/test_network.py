@@ -1,0 +1,188 @@
+"""Whole stacks: every scene has its row and its reason, and laziness changes no bit."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from geoalign import coregister, new_stack
+from geoalign.errors import ConfigError, NoUsableData, StackError
+from geoalign.registration.network import best_scene
+from geoalign.registration.tiepoints import Image
+from geoalign.types.alignment import REPORT_COLUMNS, Alignment
+from geoalign.types.warp import Affine, Chain, Shift, mean_displacement
+
+SHAPE = (160, 152)
+WARPS = [
+    Shift(0.8, -1.3), Shift(), Affine([[1.004, 0.003, -1.2], [-0.004, 0.996, 0.9]]), Shift(-2.1, 0.4), Shift(1.6, 1.9),
+    Shift(-0.45, -0.7),
+]  # fmt: skip
+
+
+def times(n):
+    return np.datetime64("2024-01-01", "ns") + np.arange(n) * np.timedelta64(12, "D")
+
+
+@pytest.fixture(scope="module")
+def geobox():
+    from affine import Affine as Transform
+
+    return GeoBox(SHAPE, Transform(10, 0, 500000, 0, -10, 5000000), "EPSG:32633")
+
+
+@pytest.fixture(scope="module")
+def optical(ground, geobox):
+    scenes = np.stack([ground.scene(w, SHAPE, seed=k) for k, w in enumerate(WARPS)])
+    for k in (0, 2, 3, 4):
+        scenes[k][ground.clouds(SHAPE, 0.25, k)] = np.nan
+    return new_stack({"nir": scenes}, times(6), geobox=geobox, scene=list("abcdef"))
+
+
+@pytest.fixture(scope="module")
+def aligned(optical):
+    return coregister(optical, reference="b")
+
+
+def test_every_scene_is_aligned_to_the_truth(aligned, error_px):
+    assert aligned.reference == "b"
+    for name, true in zip("abcdef", WARPS):
+        assert error_px(aligned.warps[name], true, SHAPE) < 0.05
+
+
+def test_the_report_has_a_row_a_scene(aligned):
+    report = aligned.report.set_index("scene")
+    assert tuple(aligned.report.columns) == REPORT_COLUMNS
+    assert list(report.index) == list("abcdef")
+    assert report.status.to_dict() == {**dict.fromkeys("acdef", "aligned"), "b": "reference"}
+    assert report.model.to_dict() == {"a": "shift", "b": "", "c": "affine", "d": "shift", "e": "shift", "f": "shift"}
+    assert abs(report.dy["a"] - 0.8) < 0.03
+    np.testing.assert_allclose(report.rmse_m["a"], 10 * report.rmse_px["a"])
+    assert (report.sigma_px.drop("b") < 0.05).all()
+    assert set(aligned.points.scene) == set("acdef")
+
+
+def test_lazy_is_eager_for_any_chunks(optical, aligned):
+    for chunks in ({"time": 1, "y": 47, "x": 61}, {"time": 4, "y": 160, "x": 33}):
+        lazy = coregister(optical.chunk(chunks), reference="b")
+        assert lazy.warps == aligned.warps
+        xr.testing.assert_identical(xr.Dataset.from_dataframe(lazy.report), xr.Dataset.from_dataframe(aligned.report))
+        assert lazy.points.equals(aligned.points)
+
+
+def test_large_images_are_read_by_tiles_and_chunks_change_no_bit(ground, monkeypatch, error_px):
+    """The path of large images, on a small one: decimated search, then tiles around the windows."""
+    from geoalign.registration import tiepoints
+
+    monkeypatch.setattr(tiepoints, "WHOLE_PX", 100)
+    monkeypatch.setattr(tiepoints, "COARSE_PX", 128)
+    shape, true = (260, 300), Affine([[1.002, 0.004, 7.3], [-0.003, 0.998, -5.2]])
+    scenes = np.stack([ground.scene(w, shape, seed=k) for k, w in enumerate((Shift(), true))])
+    stack = new_stack({"red": scenes}, times(2), scene=["r", "m"])
+    eager = coregister(stack, reference="r")
+    assert error_px(eager.warps["m"], true, shape) < 0.03
+    lazy = coregister(stack.chunk({"time": 1, "y": 71, "x": 90}), reference="r")
+    assert lazy.warps == eager.warps
+
+
+def test_the_inputs_are_not_changed(optical):
+    before = optical.copy(deep=True)
+    coregister(optical, reference="b", model="shift")
+    xr.testing.assert_identical(before, optical)
+
+
+def test_a_bad_scene_keeps_its_reason_and_the_others_go_on(ground, optical):
+    scenes = optical.nir.values.copy()
+    scenes[2] = np.nan
+    scenes[4] = np.random.default_rng(0).standard_normal(SHAPE)
+    stack = optical.assign(nir=(("time", "y", "x"), scenes))
+    found = coregister(stack, reference="b")
+    report = found.report.set_index("scene")
+    assert report.status["c"] == "failed"
+    assert "no valid pixels" in report.reason["c"]
+    assert report.status["e"] == "rejected"
+    assert "stands out" in report.reason["e"]
+    assert set(found.warps) == set("abdf")
+
+
+def test_a_scene_that_is_aligned_already_is_not_rejected(ground):
+    scenes = np.stack([ground.scene(Shift(), SHAPE, seed=k) for k in range(3)])
+    found = coregister(new_stack({"red": scenes}, times(3), scene=list("abc")))
+    assert set(found.report.status) == {"aligned", "reference"}
+    assert (found.report[["dy", "dx"]].abs() < 0.02).all().all()
+
+
+def test_speckled_scenes_gain_from_the_mean_of_the_others(ground, error_px):
+    shape = (192, 192)
+    rng = np.random.default_rng(1)
+    warps = [Shift()] + [Shift(*rng.uniform(-2, 2, 2)) for _ in range(11)]
+    scenes = np.stack([ground.scene(w, shape, looks=1, seed=k) for k, w in enumerate(warps)])
+    stack = new_stack({"vv": scenes}, times(12), scene=[f"s{k:02d}" for k in range(12)])
+    errors = {}
+    for refine in (False, True):
+        found = coregister(stack, reference="s00", refine=refine, model="shift")
+        errors[refine] = [error_px(found.warps[f"s{k:02d}"], warps[k], shape) for k in range(1, 12)]
+        predicted = found.report.sigma_px[1:].to_numpy() * np.sqrt(2)
+        ratio = np.sqrt(np.mean(np.square(errors[refine])) / np.mean(predicted**2))
+        assert 0.5 < ratio < 2
+    assert np.mean(errors[True]) < np.mean(errors[False])
+    assert max(errors[True]) < 0.3
+
+
+def test_references_of_every_kind(ground, optical, error_px):
+    clear = ground.scene(Shift(), SHAPE, seed=99)
+    image = optical.nir.isel(time=0, drop=True).copy(data=clear)
+    other = optical.isel(time=[1]).copy()
+    for reference, label in (("median", "median"), (image, "nir"), (clear, "image"), (other, "stack")):
+        found = coregister(optical, reference=reference)
+        assert found.reference == label
+        assert not {"failed", "rejected"} & set(found.report.status)
+        relative = Chain((found.warps["b"].inverse(), found.warps["a"]))
+        assert error_px(relative, WARPS[0], SHAPE) < 0.05
+        if label != "median":
+            assert error_px(found.warps["a"], WARPS[0], SHAPE) < 0.05
+        else:
+            middle = np.median([mean_displacement(w, SHAPE) for w in found.warps.values()], axis=0)
+            np.testing.assert_allclose(middle, 0, atol=0.02)
+    with pytest.raises(StackError, match="shape"):
+        coregister(optical, reference=clear[:50])
+    with pytest.raises(ConfigError, match="Did you mean 'median'"):
+        coregister(optical, reference="medain")
+
+
+def test_the_clearest_and_sharpest_scene_is_the_reference(ground):
+    from scipy.ndimage import gaussian_filter
+
+    scenes = [ground.scene(Shift(), SHAPE, seed=k) for k in range(4)]
+    scenes[0] = gaussian_filter(scenes[0], 2.5)
+    scenes[1][ground.clouds(SHAPE, 0.4, 1)] = np.nan
+    scenes[3] = scenes[3] + 0.3 * np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    assert best_scene([Image(s) for s in scenes]) == 2
+
+
+def test_wrong_options_name_the_nearest(optical):
+    with pytest.raises(ConfigError, match="Did you mean 'phase'"):
+        coregister(optical, matcher="phas")
+    with pytest.raises(ConfigError, match="Did you mean 'affine'"):
+        coregister(optical, model="afine")
+    with pytest.raises(StackError, match="band 'blue'"):
+        coregister(optical, band="blue")
+    with pytest.raises(NoUsableData):
+        coregister(optical.where(False))
+
+
+def test_a_matcher_of_ones_own(optical):
+    from geoalign.types.alignment import Match
+
+    def still(reference, moving, *, valid=None, seed=0):
+        return Match(Shift(0.5, 0.0), np.eye(2) * 0.01, 1.0, 0.0, 1, "still", optical_points)
+
+    optical_points = coregister(optical, reference="b", matcher="phase").points.drop(columns="scene").iloc[:1]
+    found = coregister(optical, reference="b", matcher=still)
+    assert found.warps["a"] == Shift(0.5, 0.0)
+    assert set(found.report.method) == {"still", ""}
+
+
+def test_saved_and_loaded_it_is_the_same(aligned, tmp_path):
+    loaded = Alignment.load(aligned.save(tmp_path / "alignment.json"))
+    assert loaded.warps == aligned.warps
+    assert loaded.geobox == aligned.geobox
