@@ -31,7 +31,8 @@ class Flood:
 
     Optical: an observation is wet where its water index (mndwi; ndwi without swir1) rose by 0.2 or more over the
     pixel's usual dry value, at least half of the dry ground's infrared light is gone, and it is not bright as clouds
-    are (tests of the kind of USGS DSWE, made relative to the pixel). Cast shadow fails the first test, cloud the last.
+    are (tests of the kind of USGS DSWE, made relative to the pixel). Cast shadow fails the first test, cloud the last;
+    snow in the shade is told by its near infrared, which is no darker than its green.
     A flood is two wet observations with no two dry ones between them, or one of open water by DSWE's test, with wet
     neighbours at about the same time. Where water stood in a quarter of the history, or at the same season, it is no
     flood.
@@ -112,6 +113,7 @@ class Flood:
             water,
             dark.astype("float32"),
             stack.nir,
+            stack.green,
             steep,
             outputs={
                 "outcome": "int8",
@@ -161,6 +163,6 @@ class Flood:
         )
 
 
-def _fields(water, dark, nir, steep, *, season, first, spread, gate):
-    r = flood_runs(water, dark, nir, steep, season, first, spread, HISTORY_MIN, gate)
+def _fields(water, dark, nir, green, steep, *, season, first, spread, gate):
+    r = flood_runs(water, dark, nir, green, steep, season, first, spread, HISTORY_MIN, gate)
     return tuple(r[:, k] for k in (0, 1, 2, 3, 4, 5, 7, 6, 8))

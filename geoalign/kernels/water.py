@@ -9,6 +9,8 @@ WATER_INDEX = 0.124
 """MNDWI of pixels that are mostly open water (DSWE test 1)."""
 BRIGHT_NIR = 0.20
 """Water, foam and mud included, is darker than this in the near infrared; clouds are not."""
+PURE_INDEX, NIR_OVER_GREEN = 0.5, 0.9
+"""Above the first the pixel is all water, whose NIR lies below the second times its green; sunless snow's does not."""
 RISE = 0.2
 """Least rise of the water index over its usual dry value. Cast shadow alone raises MNDWI by 0.1 to 0.15."""
 MIXED_INDEX = -0.25
@@ -24,12 +26,20 @@ FIELDS = 9
 
 
 @njit(nogil=True, cache=True)
-def evidence(index, dark, nir, usual, usual_dark):
+def snowy(index, nir, green):
+    """Whether what the water index takes for pure water is too bright in the near infrared to be that."""
+    return index > PURE_INDEX and nir > NIR_OVER_GREEN * green
+
+
+@njit(nogil=True, cache=True)
+def evidence(index, dark, nir, green, usual, usual_dark):
     """How wet one observation is: 0 dry, 1 partly water or doubtful, 2 open water for certain.
 
-    index, usual : water index now and where dry; dark, usual_dark : sum of NIR and SWIR1 (or twice NIR); nir
+    index, usual : water index now and where dry; dark, usual_dark : sum of NIR and SWIR1 (or twice NIR); nir, green
     """
     if index < usual + RISE or nir > BRIGHT_NIR or index < MIXED_INDEX:
+        return 0
+    if snowy(index, nir, green):
         return 0
     share = (usual_dark - dark) / max(usual_dark - WATER_DARK, 0.02)
     if share < 0.5:
@@ -38,10 +48,16 @@ def evidence(index, dark, nir, usual, usual_dark):
 
 
 @njit(nogil=True, cache=True)
-def flood_runs(index, dark, nir, extra, season, first, spread, n_history, gate):
+def stood(index, nir, green):
+    """Whether water stood there, from one observation alone."""
+    return index > 0.0 and nir < BRIGHT_NIR and not snowy(index, nir, green)
+
+
+@njit(nogil=True, cache=True)
+def flood_runs(index, dark, nir, green, extra, season, first, spread, n_history, gate):
     """The longest time of new water at every pixel.
 
-    index, dark, nir : (n_pixel, n_time) float32, NaN = not observed
+    index, dark, nir, green : (n_pixel, n_time) float32, NaN = not observed
     extra : (n_pixel,) squared gradient of the water index; spread : (n_time,) squared sigma_px
     season : (n_time,) day of the year; first : number of the first watched scene; below 0: -first, and pixels with too
         few observations until then take more
@@ -90,7 +106,7 @@ def flood_runs(index, dark, nir, extra, season, first, spread, n_history, gate):
         usual_dark = np.median(kept[:start])
         wet_before = 0
         for i in range(start):
-            wet_before += index[p, at[i]] > 0.0 and nir[p, at[i]] < BRIGHT_NIR
+            wet_before += stood(index[p, at[i]], nir[p, at[i]], green[p, at[i]])
         out[p, 0] = 0
         if wet_before > 0.25 * start:
             out[p, 0] = 3
@@ -101,7 +117,7 @@ def flood_runs(index, dark, nir, extra, season, first, spread, n_history, gate):
         i = start
         while i < n:
             t = at[i]
-            wet = evidence(index[p, t], dark[p, t], nir[p, t], usual, usual_dark)
+            wet = evidence(index[p, t], dark[p, t], nir[p, t], green[p, t], usual, usual_dark)
             if wet == 0 or index[p, t] - usual < gate * np.sqrt(noise**2 + extra[p] * spread[t]):
                 i += 1
                 continue
@@ -112,7 +128,7 @@ def flood_runs(index, dark, nir, extra, season, first, spread, n_history, gate):
             while i < n and dry < 2:
                 t = at[i]
                 sd = np.sqrt(noise**2 + extra[p] * spread[t])
-                wet = evidence(index[p, t], dark[p, t], nir[p, t], usual, usual_dark)
+                wet = evidence(index[p, t], dark[p, t], nir[p, t], green[p, t], usual, usual_dark)
                 if wet > 0 and index[p, t] - usual >= gate * sd:
                     dry = 0
                     last = i
@@ -133,7 +149,7 @@ def flood_runs(index, dark, nir, extra, season, first, spread, n_history, gate):
                 if min(apart, 365.25 - apart) <= 45.0:
                     same_season += 1
                     t = at[k]
-                    seasonal += index[p, t] > 0.0 and nir[p, t] < BRIGHT_NIR
+                    seasonal += stood(index[p, t], nir[p, t], green[p, t])
             if 2 * seasonal >= same_season and seasonal > 0:
                 continue
             best_ratio = max(best_ratio, ratio)
