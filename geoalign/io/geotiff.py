@@ -59,6 +59,10 @@ class Header:
         return tuple(self.geobox.shape)
 
     @property
+    def shown(self):
+        return shown_path(self.path)
+
+    @property
     def count(self):
         return len(self.dtypes)
 
@@ -95,16 +99,16 @@ def _check_host(address, trusted_host):
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 443, proto=socket.IPPROTO_TCP)}
     except (OSError, UnicodeError) as err:
-        raise StackError(f"{_shown(address)} can't be reached: the host {host!r} is not known ({err}).") from err
+        raise StackError(f"{shown_path(address)} can't be reached: the host {host!r} is not known ({err}).") from err
     for ip in found:
         if not ipaddress.ip_address(ip.split("%")[0]).is_global:
             raise StackError(
-                f"{_shown(address)} is refused: {host} is an address of this machine or a private network ({ip})."
+                f"{shown_path(address)} is refused: {host} is an address of this machine or a private network ({ip})."
             )
 
 
-def _shown(address):
-    """Without the query: it may hold a signature."""
+def shown_path(address):
+    """The path as it may be shown: without the query, which may hold a signature."""
     return str(address).split("?")[0]
 
 
@@ -155,10 +159,10 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
         stamp = (stat.st_mtime_ns, stat.st_size)
     try:
         with gdal_env(), _opened(path) as src:
-            _check_claims(path, src)
+            _check_claims(shown_path(path), src)
             return Header(
                 path=path,
-                geobox=_geobox(path, src),
+                geobox=_geobox(shown_path(path), src),
                 dtypes=tuple(src.dtypes),
                 nodata=tuple(src.nodatavals),
                 scales=tuple(src.scales),
@@ -171,7 +175,7 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
                 tags=dict(src.tags()),
             )
     except rasterio.errors.RasterioError as err:
-        raise StackError(f"{_shown(path)} can't be opened as a raster: {_cause(err)}.") from err
+        raise StackError(f"{shown_path(path)} can't be opened as a raster: {_cause(err)}.") from err
 
 
 def _check_claims(path, src):
@@ -224,8 +228,8 @@ def read_window(path, band, rows, cols):
             return src.read(band, window=window)
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(
-            f"{_shown(path)} can't be read in band {band}, rows {rows[0]}-{rows[1]}, columns {cols[0]}-{cols[1]}: the "
-            f"file is damaged ({_cause(err)}). Fetch it again, or take the scene out."
+            f"{shown_path(path)} can't be read in band {band}, rows {rows[0]}-{rows[1]}, columns {cols[0]}-{cols[1]}: "
+            f"the file is damaged ({_cause(err)}). Fetch it again, or take the scene out."
         ) from err
 
 
@@ -248,7 +252,9 @@ def sample(path, band, header, *, size: int = 256):
                 parts.append(src.read(band, window=window).ravel())
             return np.concatenate(parts)
     except rasterio.errors.RasterioError as err:
-        raise StackError(f"{_shown(path)} can't be read in band {band}: the file is damaged ({_cause(err)}).") from err
+        raise StackError(
+            f"{shown_path(path)} can't be read in band {band}: the file is damaged ({_cause(err)})."
+        ) from err
 
 
 def validate_file(path) -> None:

@@ -190,12 +190,12 @@ def scenes_of_files(paths, product, skipped: Skipped) -> list[Scene]:
     out = []
     for scene, layers in groups.items():
         if scene in refused:
-            skipped.add(layers[0].header.path, f"its file {refused[scene]} was refused", scene)
+            skipped.add(layers[0].header.shown, f"its file {refused[scene]} was refused", scene)
             continue
         try:
             out.append(make_scene(layers, product))
         except StackError as err:
-            skipped.add(layers[0].header.path, err, scene)
+            skipped.add(layers[0].header.shown, err, scene)
     return out
 
 
@@ -211,7 +211,7 @@ def file_layers(header: Header, facts: Facts, product) -> list[Layer]:
     try:
         profile = products.profile_of(product, facts.product)
     except StackError as err:
-        raise StackError(f"{header.path}: {err}") from err
+        raise StackError(f"{header.shown}: {err}") from err
     layers = []
     for k in range(header.count):
         text = header.descriptions[k] or (facts.band if header.count == 1 else "")
@@ -224,7 +224,7 @@ def file_layers(header: Header, facts: Facts, product) -> list[Layer]:
         layers.append(Layer(header, k + 1, name, facts, header.scales[k], header.offsets[k], missing))
     if header.count > 1 and not any(layer.name for layer in layers):
         raise StackError(
-            f"{header.path} has {header.count} bands and none has a name that {profile.name} knows "
+            f"{header.shown} has {header.count} bands and none has a name that {profile.name} knows "
             f"({', '.join(d or '?' for d in header.descriptions[:8])}). Set the band descriptions (blue, red, vv, ...)."
         )
     return layers
@@ -261,7 +261,8 @@ def make_scene(layers: list[Layer], product) -> Scene:
             notes += [n for n in found if n not in notes]
         calibrated = _checked(bands, calibrated, profile, facts, notes)
     except StackError as err:
-        where = "" if layers[0].header.path in str(err) else f"{layers[0].header.path}: "
+        shown = layers[0].header.shown
+        where = "" if shown in str(err) else f"{shown}: "
         raise StackError(f"{where}{err}") from err
     if profile.mask is not None and profile.name != "generic" and not codes:
         doubt = products.DOUBT if profile.kind == "optical" else ""
@@ -274,7 +275,7 @@ def make_scene(layers: list[Layer], product) -> Scene:
         for name, x in bands.items()
     }
     applied = record(facts, profile, calibrated, [m.rule.meaning for m in masks], notes)
-    paths = tuple(dict.fromkeys(layer.header.path for layer in layers))
+    paths = tuple(dict.fromkeys(layer.header.shown for layer in layers))
     return Scene(facts, profile, sources, paths, applied)
 
 
@@ -325,8 +326,8 @@ def _finest(layers):
             out[layer.name] = layer
         elif layer.header.geobox.resolution == other.header.geobox.resolution:
             raise StackError(
-                f"scene {layer.facts.scene} has band {layer.name} twice: {other.header.path} (band {other.band}) and "
-                f"{layer.header.path} (band {layer.band}). Remove one, or give the scenes different names."
+                f"scene {layer.facts.scene} has band {layer.name} twice: {other.header.shown} (band {other.band}) and "
+                f"{layer.header.shown} (band {layer.band}). Remove one, or give the scenes different names."
             )
     return out
 

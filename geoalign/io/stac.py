@@ -319,7 +319,7 @@ def _check_crs(item, asset, header):
         found = header.geobox.crs.epsg
         if found is not None and str(code).upper().startswith("EPSG:") and int(str(code).split(":")[1]) != found:
             raise StackError(
-                f"{header.path} is in EPSG:{found}, but its item says {code}: one is wrong, and its place unknown."
+                f"{header.shown} is in EPSG:{found}, but its item says {code}: one is wrong, and its place unknown."
             )
         return
 

@@ -351,3 +351,40 @@ def test_jpeg2000_band_files_of_a_safe_folder_open(tif, tmp_path):
     assert dict(stack.sizes) == {"time": 1, "y": 64, "x": 64}  # the finer of the two B04
     np.testing.assert_allclose(stack.red[0], (red - 1000.0) * 1e-4, rtol=1e-5)
     assert int(stack.orbit[0]) == 122
+
+
+def test_scenes_of_another_crs_show_the_same_ground(tif, tmp_path):
+    from pyproj import Transformer
+
+    def ground(lon, lat):
+        return (0.3 + 0.1 * np.sin(lon * 3000) * np.cos(lat * 2500)).astype("float32")
+
+    def scene(name, crs, x0, y0, res):
+        rows, cols = np.mgrid[0:120, 0:120]
+        x, y = x0 + (cols + 0.5) * res, y0 - (rows + 0.5) * res
+        lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+        tif(tmp_path / name, ground(lon, lat), names=("nir",), crs=crs, x0=x0, y0=y0, res=res)
+        return lon, lat
+
+    lon, lat = scene("a_20240101.tif", "EPSG:32633", 500000.0, 5000000.0, 10.0)
+    scene("b_20240102.tif", "EPSG:32632", 971500.0, 5017700.0, 12.0)
+    scene("c_20240103.tif", "EPSG:4326", 14.9995, 45.154, 0.0001)
+    stack = open_stack(tmp_path, like=tmp_path / "a_20240101.tif").compute()
+    expected = ground(lon, lat)
+    for k in range(3):
+        off = (stack.nir.values[k] - expected)[3:-3, 3:-3]
+        seen = np.isfinite(off)
+        assert seen.mean() > 0.5
+        assert np.abs(off[seen]).max() < 0.004  # 4 % of the amplitude, at a wavelength of 16 px
+
+
+def test_one_pixel_of_overlap_and_scenes_without_values_are_no_crash(s2, tif, tmp_path):
+    s2("A", "2024-01-01")
+    s2("edge", "2024-01-02", x0=501190.0, y0=4999010.0)
+    s2("cloud", "2024-01-03", scl=np.full((100, 120), 9, "uint16"))
+    empty = np.zeros((4, 100, 120), "uint16")
+    tags = {"datetime": "2024-01-04", "scene": "empty", "sensor": "S2A", "product": "sentinel2-l2a"}
+    tif(tmp_path / "s2" / "empty.tif", empty, names=("blue", "red", "nir", "scl"), nodata=0,
+        tags=tags | {"processing_baseline": "05.10"})  # fmt: skip
+    stack = open_stack(tmp_path / "s2", like=tmp_path / "s2" / "A.tif").compute()
+    assert stack.red.notnull().sum(("y", "x")).values.tolist() == [12000, 1, 0, 0]

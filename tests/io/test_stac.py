@@ -12,6 +12,7 @@ from shapely.geometry import box, mapping
 
 from geoalign import open_stack
 from geoalign.errors import ConfigError, NoUsableData, StackError
+from geoalign.io.remote import Documents
 from geoalign.io.stac import asset_bands
 
 BBOX = [15.0, 45.14, 15.016, 45.154]
@@ -248,3 +249,45 @@ def test_a_remote_catalogue_may_not_lead_to_local_files(api, tmp_path):
         "stac_version": "1.0.0", "links": [link, {"rel": "item", "href": "http://127.0.0.1:1/x.json"}]}))  # fmt: skip
     with pytest.raises(NoUsableData, match=r"refused[\s\S]*address of this machine"):
         open_stack(address.replace("/api", "/catalog.json"))
+
+
+def test_a_busy_server_is_asked_again(tmp_path, monkeypatch):
+    class Busy(SimpleHTTPRequestHandler):
+        answers = [503, 429]
+        asked = 0
+
+        def do_GET(self):
+            type(self).asked += 1
+            if self.answers:
+                self.send_error(self.answers.pop(0))
+            else:
+                super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setattr("geoalign.io.remote.time.sleep", lambda seconds: None)
+    (tmp_path / "c.json").write_text("{}")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Busy, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/c.json"
+    try:
+        assert Documents(address).read_text(address) == "{}"
+        assert Busy.asked == 3
+        with pytest.raises(StackError, match="answers 404"):
+            Documents(address).read_text(address.replace("c.json", "d.json"))
+        assert Busy.asked == 4
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_signatures_stay_out_of_records(api):
+    address, _ = api
+    for item in Api.items:
+        for asset in item["assets"].values():
+            asset["href"] += "?sig=secret"
+    stack = open_stack({"api": address, "collections": ["sentinel-2-l2a"]}, time="2024-01")
+    assert stack.sizes["time"] == 3
+    assert "secret" not in str(stack.attrs)
+    assert np.isfinite(stack.red.values).any()
