@@ -155,8 +155,7 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
                 raise StackError(f"{path} is empty (0 bytes). Fetch it again.")
         else:
             check_tiff(path)
-        stat = os.stat(path)
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        stamp = _stamp(path)
     try:
         with gdal_env(), _opened(path) as src:
             _check_claims(shown_path(path), src)
@@ -176,6 +175,16 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
             )
     except rasterio.errors.RasterioError as err:
         raise StackError(f"{shown_path(path)} can't be opened as a raster: {_cause(err)}.") from err
+
+
+def _stamp(path):
+    if is_remote(path):
+        return (0, 0)
+    try:
+        stat = os.stat(path)
+    except OSError as err:
+        raise StackError(f"{path} can't be read any more: {err}.") from err
+    return (stat.st_mtime_ns, stat.st_size)
 
 
 def _check_claims(path, src):
@@ -217,11 +226,16 @@ def _geobox(path, src):
     return box
 
 
-def read_window(path, band, rows, cols):
-    """Values of one band in its own type, rows and cols as (start, stop); StackError where a block can't be read."""
+def read_window(path, band, rows, cols, *, stamp=None):
+    """Values of one band in its own type, rows and cols as (start, stop); StackError where a block can't be read.
+
+    stamp : that of the header, to notice a file that was replaced since it was opened
+    """
     import rasterio
     from rasterio.windows import Window
 
+    if stamp is not None and stamp != _stamp(path):
+        raise StackError(f"{shown_path(path)} changed after it was opened. Open the stack again.")
     window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
     try:
         with gdal_env(), _opened(path) as src:

@@ -104,7 +104,7 @@ def open_stack(
         raise StackError("bbox= would move the alignment's pixels; open the whole grid and cut the result.")
     target = None if like is None else _grid_of(like)
 
-    scenes = find_scenes(source, product, skipped, bbox=bbox, time=time)
+    scenes = find_scenes(source, product, skipped, bands=bands, bbox=bbox, time=time)
     scenes = select.in_time(scenes, time)
     if not scenes:
         _nothing(source, skipped, "no scene was found" + (f" in time={time!r}" if time is not None else ""))
@@ -128,21 +128,21 @@ def open_stack(
     return _assemble(scenes, names, target, alignment, _chunk_size(chunks), resampling, skipped)
 
 
-def find_scenes(source, product, skipped, *, bbox=None, time=None) -> list[Scene]:
+def find_scenes(source, product, skipped, *, bands=None, bbox=None, time=None) -> list[Scene]:
     """The scenes behind whatever `open_stack` takes, unsorted; what is refused goes to `skipped`."""
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         if is_remote(text) and not text.split("?")[0].lower().endswith(SUFFIXES):
-            return _stac(text, product, skipped, bbox, time)
+            return _stac(text, product, skipped, bands, bbox, time)
         if is_remote(text):
             return scenes_of_files([text], product, skipped)
-        return _of_paths(_expand(text), product, skipped, bbox, time)
+        return _of_paths(_expand(text), product, skipped, bands, bbox, time)
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return _of_paths([p for s in source for p in _expand(os.fspath(s))], product, skipped, bbox, time)
-    return _stac(source, product, skipped, bbox, time)
+        return _of_paths([p for s in source for p in _expand(os.fspath(s))], product, skipped, bands, bbox, time)
+    return _stac(source, product, skipped, bands, bbox, time)
 
 
-def _of_paths(paths, product, skipped, bbox, time):
+def _of_paths(paths, product, skipped, bands, bbox, time):
     rasters = [p for p in paths if is_remote(p) or p.lower().endswith(SUFFIXES)]
     out = scenes_of_files(rasters, product, skipped) if rasters else []
     for path in paths:
@@ -150,7 +150,7 @@ def _of_paths(paths, product, skipped, bbox, time):
             continue
         try:
             if path.lower().endswith((".json", ".geojson")):
-                out += _stac(path, product, skipped, bbox, time)
+                out += _stac(path, product, skipped, bands, bbox, time)
             else:
                 from geoalign.io.zarr import scenes_of_dataset
 
@@ -160,10 +160,10 @@ def _of_paths(paths, product, skipped, bbox, time):
     return out
 
 
-def _stac(source, product, skipped, bbox, time):
+def _stac(source, product, skipped, bands, bbox, time):
     from geoalign.io.stac import scenes_of_stac
 
-    return scenes_of_stac(source, product, skipped, bbox=bbox, time=time)
+    return scenes_of_stac(source, product, skipped, bands=bands, bbox=bbox, time=time)
 
 
 def _expand(text):

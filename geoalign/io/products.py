@@ -190,6 +190,8 @@ def band_name(text: str, product: str, sensor: str = "") -> str:
     if product == "sentinel2-l2a":
         code = re.sub(r"^B(\d)$", r"B0\1", code)
         return _S2.get(code) or (low if low in OPTICAL_BANDS or low == "scl" else "")
+    if product in ("landsat-c2-l2", "hls") and low == "nir08":  # STAC's common name of their only near infrared
+        return "nir"
     if product == "landsat-c2-l2":
         table = _TM if sensor[:4] in ("LT04", "LT05", "LE07") else _OLI
         return table.get(code) or (low if low in OPTICAL_BANDS else "qa_pixel" if low == "qa_pixel" else "")

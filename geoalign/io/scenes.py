@@ -37,7 +37,7 @@ class MaskLayer:
     def bad(self, geobox, rows, cols):
         """True where not observed, on rows and cols (start, stop) of another grid: the nearest code, True outside."""
         if geobox == self.geobox:
-            return self.rule.bad(read_window(self.path, self.band, rows, cols))
+            return self.rule.bad(read_window(self.path, self.band, rows, cols, stamp=self.stamp))
         r, c = np.meshgrid(np.arange(*rows, dtype=float), np.arange(*cols, dtype=float), indexing="ij")
         r, c = (np.floor(v + 0.5).astype(np.int64) for v in GridMap(geobox, self.geobox).pull(r, c))
         height, width = self.geobox.shape
@@ -45,7 +45,8 @@ class MaskLayer:
         out = np.ones(r.shape, bool)
         if inside.any():
             r0, c0 = int(r[inside].min()), int(c[inside].min())
-            codes = read_window(self.path, self.band, (r0, int(r[inside].max()) + 1), (c0, int(c[inside].max()) + 1))
+            ends = int(r[inside].max()) + 1, int(c[inside].max()) + 1
+            codes = read_window(self.path, self.band, (r0, ends[0]), (c0, ends[1]), stamp=self.stamp)
             out[inside] = self.rule.bad(codes)[r[inside] - r0, c[inside] - c0]
         return out
 
@@ -71,7 +72,7 @@ class FileBand:
 
     def __getitem__(self, index):
         rows, cols = ((s.start or 0, n if s.stop is None else s.stop) for s, n in zip(index, self.shape))
-        values = self.calibration.apply(read_window(self.path, self.band, rows, cols))
+        values = self.calibration.apply(read_window(self.path, self.band, rows, cols, stamp=self.stamp))
         for layer in self.masks:
             values[layer.bad(self.geobox, rows, cols)] = np.nan
         return values

@@ -22,20 +22,23 @@ from geoalign.io.dates import Facts, describe, parse_time, safe_name, sensor_nam
 from geoalign.io.geotiff import SUFFIXES, is_remote, read_header
 from geoalign.io.scenes import Layer, Scene, Skipped, make_scene
 from geoalign.io.select import time_range
+from geoalign.types.stack import SAR_BANDS
 
 log = logging.getLogger("geoalign")
 
 _RASTER_TYPES = ("image/tiff", "image/jp2")
+_MASK_LAYERS = ("scl", "qa_pixel", "fmask", "mask", "ls_map")
 _MAX_ITEMS = 5000
 
 
-def scenes_of_stac(source, product, skipped: Skipped, *, bbox=None, time=None) -> list[Scene]:
+def scenes_of_stac(source, product, skipped: Skipped, *, bands=None, bbox=None, time=None) -> list[Scene]:
     """Scenes of a STAC source; items that are refused go to `skipped`.
 
     Parameters
     ----------
     source : path or address of a catalogue, collection, item or ItemCollection (JSON); a pystac object; a list of
         items; a pystac-client search; or {"api": address, "collections": [...], ...} for a search
+    bands : other assets, but for masks, are not opened
     bbox, time : as in `open_stack`; passed on to an API search, and used to leave out items unopened
     """
     items, base = _items(source, bbox, time, skipped)
@@ -48,7 +51,7 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bbox=None, time=None) -
         if not _wanted(item, bbox, time):
             continue
         try:
-            out.append(_scene(item, base, product))
+            out.append(_scene(item, base, product, bands))
         except StackError as err:
             skipped.add(item.get_self_href() or item.id, err, safe_name(item.id))
     return out
@@ -178,7 +181,8 @@ def _wanted(item, bbox, time):
     return west < bbox[2] and east > bbox[0] and south < bbox[3] and north > bbox[1]
 
 
-def _scene(item, base, product):
+def _scene(item, base, product, bands):
+    wanted = None if bands is None else {*([bands] if isinstance(bands, str) else bands), *_MASK_LAYERS}
     facts = item_facts(item, product)
     profile = products.profile_of(product, facts.product)
     layers = []
@@ -187,7 +191,7 @@ def _scene(item, base, product):
             continue
         infos = asset_bands(asset)
         names = [_name(key, info, len(infos), profile.name, facts.sensor) for info in infos]
-        if not any(names):
+        if not any(n and (wanted is None or n in wanted) for n in names):
             continue
         header = read_header(_href(item, asset, base), trusted_host=_host(base))
         if header.count < len(infos):
@@ -265,7 +269,7 @@ def _name(key, info, n_bands, product, sensor):
     candidates = [info.get("name", ""), info.get("common_name", "")]
     # the asset's key is the usual name ("B04", "red", "scl"); a common name is shared by bands (rededge, nir08)
     candidates = [key, *candidates] if n_bands == 1 else candidates
-    known = (*products.OPTICAL_BANDS, "scl", "qa_pixel", "fmask", "mask", "ls_map", "vv", "vh", "hh", "hv")
+    known = (*products.OPTICAL_BANDS, *_MASK_LAYERS, *SAR_BANDS)
     names = [products.band_name(str(c), product, sensor) for c in candidates if c]
     return next((n for n in names if n in known), names[0] if names and product == "generic" and n_bands > 1 else "")
 

@@ -282,13 +282,24 @@ def test_south_up_and_rotated_files_land_where_they_belong(tif, tmp_path):
 
 
 def test_unreadable_block_raises_and_never_gives_zeros(sar, tmp_path):
-    sar("A", "2024-01-01")
+    sar("A", "2024-01-01", shape=(1100, 1100))  # a smaller file is sampled whole, and refused at the door
     path = tmp_path / "sar" / "A.tif"
-    stack = open_stack(path)  # a file this small is sampled whole, so that the damage must come later
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2 : len(raw) // 2 + 4000] = b"\xff" * 4000
+    raw[100_000:104_000] = b"\xff" * 4000
     path.write_bytes(bytes(raw))
+    stack = open_stack(path)
     with pytest.raises(StackError, match=r"A\.tif can't be read"):
+        stack.compute(scheduler="synchronous")
+
+
+def test_a_file_replaced_after_opening_is_noticed(s2, tmp_path):
+    s2("A", "2024-01-01")
+    stack = open_stack(tmp_path / "s2")
+    s2("A", "2024-01-01", seed=3)
+    with pytest.raises(StackError, match="changed after it was opened"):
+        stack.compute(scheduler="synchronous")
+    (tmp_path / "s2" / "A.tif").unlink()
+    with pytest.raises(StackError, match="can't be read any more"):
         stack.compute(scheduler="synchronous")
 
 

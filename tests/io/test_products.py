@@ -25,6 +25,7 @@ def applied(stack):
         ("SR_B5", "landsat-c2-l2", "LC08", "nir"),
         ("SR_B5", "landsat-c2-l2", "LE07", "swir1"),
         ("ST_B10", "landsat-c2-l2", "LC08", ""),
+        ("nir08", "landsat-c2-l2", "LC08", "nir"),
         ("B05", "hls", "HLS-L30", "nir"),
         ("B8A", "hls", "HLS-S30", "nir"),
         ("B05", "hls", "HLS-S30", "rededge1"),

@@ -99,6 +99,15 @@ def test_time_and_bbox_leave_items_unopened(catalogue):
         open_stack(path, bbox=(20, 40, 21, 41))
 
 
+def test_assets_that_are_not_wanted_stay_closed(catalogue):
+    path, reds = catalogue
+    for file in path.parent.rglob("B08.tif"):
+        file.unlink()
+    stack = open_stack(path, bands=["red"])
+    assert list(stack) == ["red"]
+    assert np.isnan(stack.red.values).sum() == 4 * len(reds)  # the mask is opened all the same
+
+
 def test_items_and_collections_of_items_open(tmp_path, tif):
     items, reds = zip(*(item_of(k, tmp_path, tif) for k in range(2)))
     check(open_stack(list(items)), reds)
