@@ -22,8 +22,10 @@ from geoalign.types.warp import Affine, Chain, Projective, Shift, mean_displacem
 
 log = logging.getLogger("geoalign")
 
-TRIAL_PAIRS = 3
+TRIAL_PAIRS = 4
 """Pairs of scenes matched in each band to choose the band."""
+UNMATCHED_PX = 1.0
+"""What a pair that can't be matched at all counts in that choice."""
 KEEP_BYTES = 256 * 2**20
 """Scenes are remembered between passes where all of them together take no more than this."""
 
@@ -129,24 +131,25 @@ def sharpest_band(stack, seed) -> str:
             clear.append(float(np.isfinite(image.coarse(factor)).mean()))
         except OSError:
             clear.append(0.0)
-    order = np.argsort(-np.array(clear), kind="stable")
-    # every other one of the clearest, so that the seasons they fall in differ
-    tried = sorted(int(k) for k in order[: 2 * TRIAL_PAIRS + 1 : 2])
+    # of the clearer half, some spread over time: which band holds its looks best over the seasons is the question
+    half = np.flatnonzero(np.array(clear) >= np.median(clear))
+    picks = np.linspace(0, len(half) - 1, min(TRIAL_PAIRS + 1, len(half))).round().astype(int)
+    tried = [int(half[k]) for k in picks]
     if len(tried) < 2:
-        tried = sorted(int(k) for k in order[:2])
+        return candidates[0]
     cost = []
     for name in candidates:
         band = stack[name].transpose("time", "y", "x")
         images = [Image(band.isel(time=k).data) for k in tried]
         errors = []
-        for moving in images[1:]:
+        for first, moving in zip(images, images[1:]):
             try:
-                found = PhaseMatcher("affine").align(images[0], moving, seed=seed)
-                middle = np.array(moving.shape) / 2
-                errors.append(float(found.sigma_px(*middle)))
+                found = PhaseMatcher("affine").align(first, moving, seed=seed)
+                errors.append(float(found.sigma_px(*(np.array(moving.shape) / 2))))
             except (MatchError, OSError):
-                errors.append(np.inf)
-        cost.append(float(np.median(errors)))
+                errors.append(UNMATCHED_PX)
+        # geometric mean: no single pair of seasons decides
+        cost.append(float(np.exp(np.mean(np.log(errors)))))
     best = candidates[int(np.argmin(cost))]
     log.info("matched band: %s (errors %s px)", best, ", ".join(f"{n} {c:.3f}" for n, c in zip(candidates, cost)))
     return best

@@ -53,8 +53,10 @@ class PhaseMatcher:
             check_texture(image.coarse(image.factor), name)
         factor = max(reference.factor, moving.factor)
         limit = first_limit(reference.shape, self.max_shift_px)
-        start, coarse_offset = first_search(reference, moving, factor, limit, starts)
-        return refine(reference, moving, start, self.model, limit + coarse_offset, seed, "phase")
+        start, seen = first_search(reference, moving, factor, limit, starts)
+        # at full resolution the first search has compared the windows already
+        known = seen if factor == 1 else 0.0
+        return refine(reference, moving, start, self.model, limit + factor, seed, "phase", seen=known)
 
 
 def masked(reference, moving, valid):
@@ -98,7 +100,7 @@ def first_limit(shape, max_shift_px) -> float:
 def first_search(reference: Image, moving: Image, factor: int, limit: float, starts=()):
     """The most convincing start among no motion, the best lag of the whole image, and `starts`.
 
-    Returns (warp, slack): slack is how far the start may lie beyond the limit through decimation, px.
+    Returns (warp, evidence of it).
     """
     ref, mov = reference.coarse(factor), moving.coarse(factor)
     reach = int(np.ceil(limit / factor)) + 1
@@ -112,11 +114,10 @@ def first_search(reference: Image, moving: Image, factor: int, limit: float, sta
     i, j = np.unravel_index(np.argmax(surface), surface.shape)
     dy, dx, _ = upsampled_peak(a, a_ok, b, b_ok, (i - reach, j - reach))
     peak = Shift(dy * factor, dx * factor)
-    candidates = [Shift(0.0, 0.0), *starts, peak]
+    candidates = [*starts, peak, Shift(0.0, 0.0)]
     level = coarse_level(reference, moving, factor)
     best = None
     for warp in candidates:
-        # a candidate close to one already tried adds nothing
         here = _decimated(warp, factor)
         surfaces, shared = level.search(here, REACH, SEARCH_BAND)
         found, use = _peaks(level, here, surfaces, shared)
@@ -127,40 +128,38 @@ def first_search(reference: Image, moving: Image, factor: int, limit: float, sta
         seen = quality.evidence(surfaces, shared, np.clip(offset, -REACH, REACH))
         if best is None or seen > best[0] * 1.1 + 1e-9:
             best = (seen, magnified(fitted, factor))
-        if seen > 4 * quality.EVIDENCE and warp is candidates[0]:
-            break
+        if seen > 3 * quality.EVIDENCE:
+            break  # nothing could be more convincing
     if best is None:
         raise MatchError("the windows of the two images have too little in common to compare.")
-    return best[1], float(factor)
+    return best[1], best[0]
 
 
-def refine(reference: Image, moving: Image, start, model, limit, seed, method, *, searched=False) -> Match:
+def refine(reference: Image, moving: Image, start, model, limit, seed, method, *, seen=0.0) -> Match:
     """From a start within a few pixels to a measured match, or MatchError.
 
-    searched : the start is within a pixel everywhere, and that the images belong together is known
+    seen : the evidence that windows at full resolution gave for the start; where it is weak they are searched again
     """
     level = full_level(reference, moving, start)
     centre = level.windows.centre
     warp = start
-    seen = float("inf")
-    if not searched:
-        for _ in range(2):
-            surfaces, shared = level.search(warp, REACH, SEARCH_BAND)
-            found, use = _peaks(level, warp, surfaces, shared)
-            agreed = _agreed(warp, centre, found, use, surfaces, reference.shape)
-            if agreed is None:
-                raise MatchError(
-                    f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
-                )
-            offset = np.stack(agreed.pull(*centre.T), 1) - np.stack(warp.pull(*centre.T), 1)
-            seen, warp = quality.evidence(surfaces, shared, offset), agreed
-            if seen > 2 * quality.EVIDENCE:
-                break
-        if seen < quality.EVIDENCE:
+    for _ in range(2):
+        if seen > 2 * quality.EVIDENCE:
+            break
+        surfaces, shared = level.search(warp, REACH, SEARCH_BAND)
+        found, use = _peaks(level, warp, surfaces, shared)
+        agreed = _agreed(warp, centre, found, use, surfaces, reference.shape)
+        if agreed is None:
             raise MatchError(
-                f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones, "
-                f"{quality.EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
+                f"only {int(use.sum())} of {len(use)} windows could be compared; 3 are needed at the least."
             )
+        offset = np.stack(agreed.pull(*centre.T), 1) - np.stack(warp.pull(*centre.T), 1)
+        seen, warp = quality.evidence(surfaces, shared, offset), agreed
+    if seen < quality.EVIDENCE:
+        raise MatchError(
+            f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones, "
+            f"{quality.EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
+        )
     fine, warp, response = best_band(level, warp, reference.shape)
     return measure(level, warp, fine, response, model, limit, seed, method, reference.shape)
 

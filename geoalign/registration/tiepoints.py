@@ -41,6 +41,7 @@ class Image:
         self.keep = keep
         self._coarse: dict[int, np.ndarray] = {}
         self._whole: np.ndarray | None = None
+        self.prepared: dict = {}
 
     @property
     def factor(self) -> int:
@@ -149,6 +150,7 @@ class Level:
     """A reference and a moving image at one resolution, cut into tiles around the windows.
 
     ref, mov : tiles (the same array many times where the image is held whole); ref_at, mov_at : (n, 2) their first px
+    shared : what has been prepared of the reference, kept with it where it is held whole
     """
 
     windows: Windows
@@ -156,16 +158,19 @@ class Level:
     ref_at: np.ndarray
     mov: list
     mov_at: np.ndarray
+    shared: dict | None = None
     _cache: dict = field(default_factory=dict)
 
     def prepared(self, which: str, k: int, fine: float):
         """Band-passed tile of window k, its validity, and for the moving image spline coefficients; computed once."""
         tile = self.ref[k] if which == "ref" else self.mov[k]
+        # the same reference serves many scenes: what is prepared of it is remembered with it
+        cache = self.shared if which == "ref" and self.shared is not None else self._cache
         key = (which, id(tile), fine)
-        if key not in self._cache:
+        if key not in cache:
             values, valid = band_pass(tile, fine, 4 * fine)
-            self._cache[key] = (values if which == "ref" else spline(values), valid)
-        return self._cache[key]
+            cache[key] = (values if which == "ref" else spline(values), valid)
+        return cache[key]
 
     def with_windows(self, windows: Windows) -> Level:
         """The same images with other windows; those of large images stay where their tiles are."""
@@ -174,7 +179,7 @@ class Level:
             return self
         n = len(windows.start)
         at = [np.repeat(a[:1], n, axis=0) for a in (self.ref_at, self.mov_at)]
-        return Level(windows, self.ref[:1] * n, at[0], self.mov[:1] * n, at[1], self._cache)
+        return Level(windows, self.ref[:1] * n, at[0], self.mov[:1] * n, at[1], self.shared, self._cache)
 
     def search(self, warp, reach: int, fine: float):
         """Correlation of every window over +-reach px around where the warp expects it.
@@ -217,7 +222,7 @@ def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
     windows = windows_for(ref.shape)
     n = len(windows.start)
     zero = np.zeros((n, 2), int)
-    return Level(windows, [ref] * n, zero, [mov] * n, zero)
+    return Level(windows, [ref] * n, zero, [mov] * n, zero, reference.prepared)
 
 
 def full_level(reference: Image, moving: Image, warp) -> Level:
@@ -229,7 +234,8 @@ def full_level(reference: Image, moving: Image, warp) -> Level:
     low = np.floor(np.stack([rows.min(axis=(1, 2)), cols.min(axis=(1, 2))], axis=1)).astype(int)
     high = np.ceil(np.stack([rows.max(axis=(1, 2)), cols.max(axis=(1, 2))], axis=1)).astype(int) + 1
     mov, mov_at = cut(moving, low, high)
-    return Level(windows, ref, ref_at, mov, mov_at) if n else Level(windows, [], ref_at, [], mov_at)
+    kept = reference.keep and not reference.by_tiles
+    return Level(windows, ref, ref_at, mov, mov_at, reference.prepared if kept else None)
 
 
 def cut(image, low, high):

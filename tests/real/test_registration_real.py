@@ -65,9 +65,8 @@ def test_misregistered_sentinel_2_pair(real_data):
 def test_different_sensors_are_matched_well_or_refused(real_data, name, matcher):
     folder = real_data / "registration" / name
     points = pd.read_csv(folder / "checkpoints.csv")
-    rc = [points[[c for c in points if key in c]].to_numpy() for key in ("ref", "sen")] if "ref_row" in points else None
-    first = points.to_numpy(float)
-    reference_rc, moving_rc = rc or (first[:, [1, 0]], first[:, [3, 2]])
+    reference_rc = points[["ref_row", "ref_col"]].to_numpy()
+    moving_rc = points[["sen_row", "sen_col"]].to_numpy()
     try:
         found = match(read(folder / "reference.tif"), read(folder / "sensed.tif"), matcher=matcher)
     except MatchError:
