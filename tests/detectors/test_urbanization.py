@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from geoalign import StackError, check_changes, detect
+from geoalign.types.changes import changed
+from tests.detectors.ground import FELLED, MUD, ROOF, SOIL, ground, times
+
+
+@pytest.mark.parametrize("place", ["grass", "crop"])
+def test_building_is_found_and_dated(place):
+    stack, mask = ground(ROOF, place, 38, clouds=0.01)
+    found = check_changes(detect(stack, "urbanization"), values=True)
+    hit = changed(found).values
+    assert hit[mask].mean() > 0.95
+    assert hit[~mask].mean() < 0.002
+    error = np.searchsorted(times(), found.date.values[hit & mask]) - 38
+    assert np.median(error) == 0
+    assert found.attrs["kind"] == "urbanization"
+
+
+@pytest.mark.parametrize(("place", "change"), [("crop", SOIL), ("grass", SOIL), ("forest", FELLED), ("grass", MUD)])
+def test_bare_felled_and_flooded_ground_is_no_building(place, change):
+    stack, _ = ground(change, place, 38)
+    assert changed(detect(stack, "urbanization")).mean() < 0.002
+
+
+def test_a_fallow_season_is_no_building():
+    stack, mask = ground(SOIL, "crop", 36, 50)
+    assert changed(detect(stack, "urbanization")).values[mask].mean() < 0.02
+
+
+def test_red_and_nir_do():
+    stack, mask = ground(ROOF, "grass", 38)
+    assert changed(detect(stack[["red", "nir"]], "urbanization")).values[mask].mean() > 0.95
+
+
+def test_lazy_is_eager_under_odd_chunks():
+    stack, _ = ground(ROOF, "crop", 40)
+    eager = detect(stack, "urbanization")
+    lazy = detect(stack.chunk(time=7, y=11, x=13), "urbanization")
+    xr.testing.assert_identical(lazy.compute(), eager)
+
+
+def test_missing_bands_say_what_would_work():
+    stack, _ = ground()
+    with pytest.raises(StackError, match=r"red and nir.*SAR.*blue"):
+        detect(stack[["blue"]], "urbanization")
