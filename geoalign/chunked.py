@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import getitem
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
-from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from geoalign.errors import StackError
@@ -23,8 +23,8 @@ from geoalign.kernels.resample import HALO, KINDS, resample
 BLOCK = 1024
 """Side of the fixed blocks (px) over which whole-image statistics are taken, and the default output chunk."""
 
-
 _STATISTIC = "whole-image"
+"""How the names of whole-image statistics begin, so that `row_blocks` knows them in a graph."""
 
 
 def is_lazy(*data) -> bool:
@@ -120,7 +120,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
     fixed = {k: v for k, v in scalars.items() if k not in late}
 
     def run(windows, given, trim, shape):
-        values = {k: (v.item() if np.ndim(v) == 0 else v) for k, v in given.items()}
+        values = {k: (v.item() if np.ndim(v) == 0 else v) for k, v in zip(late, given)}
         results = kernel(*(np.ascontiguousarray(w) for w in windows), **fixed, **values)
         results = results if isinstance(results, tuple) else (results,)
         return tuple(
@@ -131,24 +131,23 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
         )
 
     if not is_lazy(*data, *late.values()):
-        results = run(data, late, (0, 0), (n_y, n_x))
+        results = run(data, list(late.values()), (0, 0), (n_y, n_x))
     else:
-        like = next((d for d in data if is_lazy(d)), None)
-        sizes = like.chunks[-2:] if like is not None else ((n_y,), (n_x,))
-        task = dask.delayed(run, pure=True, nout=len(specs))
-        grids: list[list[list]] = [[] for _ in specs]
-        for r0, height in zip(_starts(sizes[0]), sizes[0]):
-            rows: list[list] = [[] for _ in specs]
-            for c0, width in zip(_starts(sizes[1]), sizes[1]):
+        sizes = next((d.chunks[-2:] for d in data if is_lazy(d)), ((n_y,), (n_x,)))
+        sources = [_one_chunk_but_space(d, sizes) for d in data]
+        given = [v if is_lazy(v) else da.from_array(v, chunks=-1) for v in late.values()]
+        # written by hand: delayed calls on slices carried a copy of all that lies behind them into every tile
+        name = f"neighbourhood-{tokenize(run, depth, [d.name for d in sources], [v.name for v in given])}"
+        graph = {}
+        for i, (r0, height) in enumerate(zip(_starts(sizes[0]), sizes[0])):
+            for j, (c0, width) in enumerate(zip(_starts(sizes[1]), sizes[1])):
                 a, b = max(0, r0 - depth), max(0, c0 - depth)
-                windows = [d[..., a : r0 + height + depth, b : c0 + width + depth] for d in data]
-                parts = task(windows, late, (r0 - a, c0 - b), (height, width))
-                for k, (part, spec) in enumerate(zip(parts, specs.values())):
-                    shape = ((spec[2],) if spec[1] else ()) + (height, width)
-                    rows[k].append(da.from_delayed(part, shape, spec[0]))
-            for k, row in enumerate(rows):
-                grids[k].append(row)
-        results = tuple(da.block(grid) for grid in grids)
+                window = (a, min(n_y, r0 + height + depth), b, min(n_x, c0 + width + depth))
+                cut = [_cut(d, window) for d in sources]
+                tile = _KernelTile(run, tuple(c[0] for c in cut), (r0 - a, c0 - b), (height, width))
+                graph[name, i, j] = (tile, [c[1] for c in cut], [(v.name, *([0] * v.ndim)) for v in given])
+        base = HighLevelGraph.from_collections(name, graph, dependencies=[*sources, *given])
+        results = tuple(_output(base, name, k, sizes, spec) for k, spec in enumerate(specs.values()))
     dims = [((spec[1],) if spec[1] else ()) + ("y", "x") for spec in specs.values()]
     named = {name: (d, r) for name, d, r in zip(specs, dims, results)}
     return xr.Dataset(named).assign_coords(_space_coords(arrays[0]))
@@ -185,24 +184,12 @@ def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, in
 
     # the graph is written by hand: a delayed call with a slice of the image for each tile took 3 ms, this takes a tenth
     name = f"pull-{tokenize(image.name, warp, shape, resampling, chunks)}"
-    starts = [_starts(c) for c in image.chunks]
     graph = {}
     for i, (r0, height) in enumerate(zip(_starts(sizes[0]), sizes[0])):
         for j, (c0, width) in enumerate(zip(_starts(sizes[1]), sizes[1])):
-            a, b, c, d = _window(warp, (r0, c0), (height, width), image.shape, resampling, scale)
-            rows, cols = (_covering(s, n, e) for s, n, e in zip(starts, image.chunks, ((a, b), (c, d))))
-            tile = _PullTile(
-                tuple(starts[0][k] for k in rows),
-                tuple(starts[1][k] for k in cols),
-                (a, b, c, d),
-                image.shape,
-                warp,
-                (r0, c0),
-                (height, width),
-                resampling,
-                scale,
-            )
-            graph[name, i, j] = (tile, [[(image.name, k, m) for m in cols] for k in rows])
+            plan, keys = _cut(image, _window(warp, (r0, c0), (height, width), image.shape, resampling, scale))
+            tile = _PullTile(plan, image.shape, warp, (r0, c0), (height, width), resampling, scale)
+            graph[name, i, j] = (tile, keys)
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[image])
     return da.Array(layers, name, sizes, np.float32)
 
@@ -235,13 +222,17 @@ def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None =
         parts = [run(*(d[..., r : r + h, c : c + w] for d in data)) for r, h, c, w in tiles]
         result = finish(parts)
     else:
-        task = dask.delayed(run, pure=True)
-        parts = [task(*(d[..., r : r + h, c : c + w] for d in data)) for r, h, c, w in tiles]
-        shape = () if size is None else (size,)
-        value = dask.delayed(finish, pure=True)(parts)
+        sources = [_one_chunk_but_space(d, _lazy_chunks(data)) for d in data]
+        token = tokenize(run, combine, size, block, [d.name for d in sources])
+        part, name = f"blocks-{token}", f"{_STATISTIC}-{token}"
+        graph = {}
+        for k, (r, h, c, w) in enumerate(tiles):
+            cut = [_cut(d, (r, r + h, c, c + w)) for d in sources]
+            graph[part, k] = (_BlockTile(run, tuple(v[0] for v in cut)), [v[1] for v in cut])
         # a name that `row_blocks` knows, so that the statistic is computed once and not for every block of rows
-        value = dask.delayed(_same, pure=True)(value, dask_key_name=f"{_STATISTIC}-{value.key}")
-        result = da.from_delayed(value, shape, np.float64)
+        graph[(name,) if size is None else (name, 0)] = (finish, [(part, k) for k in range(len(tiles))])
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=sources)
+        result = da.Array(layers, name, () if size is None else ((size,),), np.float64)
     return xr.DataArray(result, dims=() if size is None else ("stat",))
 
 
@@ -313,26 +304,92 @@ def _settled(data, lazy):
     graph: dict = {}
     for name in lazy:
         graph.update(data[name].data.__dask_graph__())
-    keys = [key for key in graph if isinstance(key, str) and key.startswith(f"{_STATISTIC}-")]
+    keys = [key for key in graph if isinstance(key, tuple) and str(key[0]).startswith(f"{_STATISTIC}-")]
     if not keys:
         return data
-    graph.update(zip(keys, dask.compute(*(Delayed(key, graph) for key in keys))))
+    statistics = [da.Array(graph, k[0], ((np.nan,),) * (len(k) - 1), np.float64) for k in keys]
+    graph.update(zip(keys, dask.compute(*statistics)))
     arrays = {name: data[name].data for name in lazy}
     settled = {name: da.Array(graph, array.name, array.chunks, meta=array._meta) for name, array in arrays.items()}
     return data.assign({name: data[name].copy(data=array) for name, array in settled.items()})
 
 
-def _same(value):
-    return value
+def _lazy_chunks(data):
+    return next(d.chunks[-2:] for d in data if is_lazy(d))
+
+
+def _one_chunk_but_space(array, sizes):
+    """The array as dask, whole along everything but row and col; NumPy arrays are cut like the lazy ones."""
+    lead = (-1,) * (array.ndim - 2)
+    if not is_lazy(array):
+        return da.from_array(array, chunks=(*lead, *sizes))
+    return array.rechunk(dict(enumerate(lead))) if lead else array
+
+
+def _cut(array, window):
+    """How to put a window a:b, c:d together from blocks of a dask array, and the keys of those blocks."""
+    starts = [_starts(c) for c in array.chunks[-2:]]
+    rows, cols = (_covering(s, n, e) for s, n, e in zip(starts, array.chunks[-2:], (window[:2], window[2:])))
+    lead = (0,) * (array.ndim - 2)
+    keys = [[(array.name, *lead, k, m) for m in cols] for k in rows]
+    return (tuple(starts[0][k] for k in rows), tuple(starts[1][k] for k in cols), window), keys
+
+
+def _put_together(plan, blocks):
+    """The window (..., row, col) that `_cut` planned."""
+    row_starts, col_starts, (a, b, c, d) = plan
+    first = blocks[0][0]
+    if len(row_starts) == len(col_starts) == 1:
+        return first[..., a - row_starts[0] : b - row_starts[0], c - col_starts[0] : d - col_starts[0]]
+    out = np.empty((*first.shape[:-2], b - a, d - c), first.dtype)
+    for r, row in zip(row_starts, blocks):
+        for k, block in zip(col_starts, row):
+            part = block[..., max(a - r, 0) : b - r, max(c - k, 0) : d - k]
+            i, j = max(r - a, 0), max(k - c, 0)
+            out[..., i : i + part.shape[-2], j : j + part.shape[-1]] = part
+    return out
+
+
+@dataclass(frozen=True)
+class _KernelTile:
+    """One output tile of `neighbourhood`: every output of the kernel, trimmed."""
+
+    run: Callable
+    plans: tuple
+    trim: tuple[int, int]
+    shape: tuple[int, int]
+
+    def __call__(self, sources, given):
+        windows = [_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)]
+        return self.run(windows, given, self.trim, self.shape)
+
+
+@dataclass(frozen=True)
+class _BlockTile:
+    """The kernel's result on one block of `whole_image`."""
+
+    run: Callable
+    plans: tuple
+
+    def __call__(self, sources):
+        return self.run(*(_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)))
+
+
+def _output(base, name, k, sizes, spec):
+    """The k-th output of the tiles `name` as an array."""
+    lead = (0,) if spec[1] else ()
+    out = f"{name}-{k}"
+    places = [(i, j) for i in range(len(sizes[0])) for j in range(len(sizes[1]))]
+    graph = {(out, *lead, i, j): (getitem, (name, i, j), k) for i, j in places}
+    layers = HighLevelGraph({**base.layers, out: graph}, {**base.dependencies, out: {name}})
+    return da.Array(layers, out, (((spec[2],),) if spec[1] else ()) + tuple(sizes), spec[0])
 
 
 @dataclass(frozen=True)
 class _PullTile:
-    """One output tile of `pull`, from the blocks of the source that its window a:b, c:d touches."""
+    """One output tile of `pull`, from the blocks of the source that its window touches."""
 
-    row_starts: tuple[int, ...]
-    col_starts: tuple[int, ...]
-    window: tuple[int, int, int, int]
+    plan: tuple
     whole: tuple[int, int]
     warp: object
     start: tuple[int, int]
@@ -341,15 +398,10 @@ class _PullTile:
     scale: tuple[float, float]
 
     def __call__(self, blocks):
-        a, b, c, d = self.window
+        a, b, c, d = self.plan[2]
         if a >= b or c >= d:
             return np.full(self.shape, np.nan, np.float32)
-        source = np.empty((b - a, d - c), np.float32)
-        for r, row in zip(self.row_starts, blocks):
-            for k, block in zip(self.col_starts, row):
-                part = block[max(a - r, 0) : b - r, max(c - k, 0) : d - k]
-                i, j = max(r - a, 0), max(k - c, 0)
-                source[i : i + part.shape[0], j : j + part.shape[1]] = part
+        source = _put_together(self.plan, blocks)
         return _pull_tile(source, (a, c), self.whole, self.warp, self.start, self.shape, self.resampling, self.scale)
 
 
