@@ -89,7 +89,17 @@ def open_stack(
 
     Examples
     --------
-    >>> stack = open_stack("scenes/*.tif", time="2024", like=other)          # doctest: +SKIP
+    >>> import tempfile, numpy as np, rasterio
+    >>> folder = tempfile.mkdtemp()
+    >>> for day in ("20240101", "20240113"):
+    ...     with rasterio.open(
+    ...         f"{folder}/a_{day}_vv.tif", "w", driver="GTiff", height=20, width=30, count=1, dtype="float32",
+    ...         crs="EPSG:32633", transform=rasterio.Affine(10, 0, 500000, 0, -10, 5000000),
+    ...     ) as file:
+    ...         file.write(np.full((1, 20, 30), 0.1, "float32"))
+    >>> stack = open_stack(folder)
+    >>> list(stack), stack.sizes["time"], str(stack.scene.values[1])
+    (['vv'], 2, 'a_20240113')
     """
     skipped = Skipped(strict)
     if alignment is not None and alignment.geobox is not None:

@@ -183,7 +183,12 @@ def scenes_of_files(paths, product, skipped: Skipped) -> list[Scene]:
         try:
             header = read_header(path)
             facts = describe(path, header.tags)
-            groups.setdefault(facts.scene, []).extend(file_layers(header, facts, product))
+            layers, group = file_layers(header, facts, product), groups.setdefault(facts.scene, [])
+            twin = _twin(layers, group)
+            if twin is None:
+                group.extend(layers)
+            else:
+                skipped.add(path, f"scene {facts.scene} is in {twin} already, which is used; remove one", facts.scene)
         except StackError as err:
             scene = _scene_by_name(path)
             skipped.add(path, err, scene)
@@ -198,6 +203,13 @@ def scenes_of_files(paths, product, skipped: Skipped) -> list[Scene]:
         except StackError as err:
             skipped.add(layers[0].header.shown, err, scene)
     return out
+
+
+def _twin(layers, group):
+    """The file that holds all these bands of the scene already, on as fine a grid; None where there is none."""
+    have = {(layer.name, layer.header.geobox.resolution): layer.header.shown for layer in group if layer.name}
+    keys = [(layer.name, layer.header.geobox.resolution) for layer in layers if layer.name]
+    return have[keys[0]] if keys and all(key in have for key in keys) else None
 
 
 def _scene_by_name(path):
