@@ -225,6 +225,11 @@ def file_layers(header: Header, facts: Facts, product) -> list[Layer]:
         profile = products.profile_of(product, facts.product)
     except StackError as err:
         raise StackError(f"{header.shown}: {err}") from err
+    if profile.name in ("sentinel1-grd", "sentinel1-slc") and np.dtype(header.dtypes[0]).kind in "iu":
+        raise StackError(
+            f"{header.shown} is a Sentinel-1 {profile.name[-3:].upper()} with {header.dtypes[0]} counts: not calibrated, "
+            "not terrain-corrected. Give radiometrically terrain-corrected (RTC) power instead."
+        )
     layers = []
     for k in range(header.count):
         text = header.descriptions[k] or (facts.band if header.count == 1 else "")

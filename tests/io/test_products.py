@@ -153,6 +153,18 @@ def test_wrong_units_are_refused_with_the_reason(tif, tmp_path, data, names, mes
         open_stack(tmp_path)
 
 
+def test_a_grd_with_a_crs_is_refused_by_its_name(tif, tmp_path):
+    stem = "S1A_IW_GRDH_1SDV_20170909T175748_20170909T175813_018302_01EC88_98A1"
+    tif(tmp_path / f"{stem}.tif", np.full((40, 40), 200, "uint16"))
+    with pytest.raises(NoUsableData, match=r"Sentinel-1 GRD with uint16 counts: not calibrated.*RTC"):
+        open_stack(tmp_path)
+    (tmp_path / f"{stem}.tif").unlink()
+    tif(tmp_path / f"{stem}_Gamma0_VV.tif", np.full((40, 40), 0.1, "float32"))
+    stack = open_stack(tmp_path)
+    assert list(stack) == ["vv"]
+    assert int(stack.orbit[0]) == 30
+
+
 def test_generic_files_use_gdals_scale_and_nodata_and_honour_scl(tif, tmp_path):
     data = np.full((3, 40, 40), 2500, "uint16")
     data[0, 0] = 9999
