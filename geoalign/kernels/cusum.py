@@ -191,7 +191,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 e = min(max(e, -size), size)
                 total += e
                 square += e * e
-                added += extra[k]
+                added += np.sqrt(extra[k])
                 on_scale = m == LENGTHS[scale]
                 if not on_scale and k < n - 1:
                     continue
@@ -199,7 +199,8 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                     sums[a] = running[k + 1, a] - running[j, a]
                 # the noise from both sides: around the fit before, and around their own mean after
                 pooled = max((squares + square - total * total / m) / (df + m - 1), floor)
-                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + added)
+                # scenes may lie off all the same way: their shares add up, they do not average out
+                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + added**2)
                 z = student_to_normal(total / sd, df + m - 1)
                 if direction * z < 0.0:
                     z = 0.0
