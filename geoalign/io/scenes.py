@@ -227,7 +227,7 @@ def file_layers(header: Header, facts: Facts, product) -> list[Layer]:
         raise StackError(f"{header.shown}: {err}") from err
     if profile.name in ("sentinel1-grd", "sentinel1-slc") and np.dtype(header.dtypes[0]).kind in "iu":
         raise StackError(
-            f"{header.shown} is a Sentinel-1 {profile.name[-3:].upper()} with {header.dtypes[0]} counts: not calibrated, "
+            f"{header.shown} is a Sentinel-1 {profile.name[-3:].upper()} with {header.dtypes[0]} counts: uncalibrated, "
             "not terrain-corrected. Give radiometrically terrain-corrected (RTC) power instead."
         )
     layers = []

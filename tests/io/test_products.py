@@ -156,7 +156,7 @@ def test_wrong_units_are_refused_with_the_reason(tif, tmp_path, data, names, mes
 def test_a_grd_with_a_crs_is_refused_by_its_name(tif, tmp_path):
     stem = "S1A_IW_GRDH_1SDV_20170909T175748_20170909T175813_018302_01EC88_98A1"
     tif(tmp_path / f"{stem}.tif", np.full((40, 40), 200, "uint16"))
-    with pytest.raises(NoUsableData, match=r"Sentinel-1 GRD with uint16 counts: not calibrated.*RTC"):
+    with pytest.raises(NoUsableData, match=r"Sentinel-1 GRD with uint16 counts: uncalibrated.*RTC"):
         open_stack(tmp_path)
     (tmp_path / f"{stem}.tif").unlink()
     tif(tmp_path / f"{stem}_Gamma0_VV.tif", np.full((40, 40), 0.1, "float32"))
