@@ -148,6 +148,7 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
     path = check_path(path, trusted_host=trusted_host)
     stamp = (0, 0)
     if not is_remote(path):
+        path = os.path.abspath(path)  # a stack outlives the folder it was opened in
         if not os.path.isfile(path):
             raise StackError(f"{path} does not exist or is not a file.")
         if path.lower().endswith(".jp2"):

@@ -399,3 +399,11 @@ def test_one_pixel_of_overlap_and_scenes_without_values_are_no_crash(s2, tif, tm
         tags=tags | {"processing_baseline": "05.10"})  # fmt: skip
     stack = open_stack(tmp_path / "s2", like=tmp_path / "s2" / "A.tif").compute()
     assert stack.red.notnull().sum(("y", "x")).values.tolist() == [12000, 1, 0, 0]
+
+
+def test_a_stack_outlives_the_folder_it_was_opened_in(s2, tmp_path, monkeypatch):
+    s2("A", "2024-01-01")
+    monkeypatch.chdir(tmp_path)
+    stack = open_stack("s2")
+    monkeypatch.chdir("/")
+    assert np.isfinite(stack.red.values).all()
