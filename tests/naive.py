@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from scipy import stats
+
 
 def bspline_value(coefficients, u, v):
     """Cubic B-spline at one (u, v) from the definition, with mirrored coefficients and clamped coordinates."""
@@ -130,3 +133,53 @@ def squared_gradient(image, r, c):
         elif not math.isnan(back):
             total += (here - back) ** 2
     return total
+
+
+def window_mean(image, radius):
+    """Mean of the observed pixels of a square window around every observed pixel."""
+    out = np.full(image.shape, np.nan)
+    for r in range(image.shape[0]):
+        for c in range(image.shape[1]):
+            if not np.isnan(image[r, c]):
+                rows, cols = slice(max(0, r - radius), r + radius + 1), slice(max(0, c - radius), c + radius + 1)
+                out[r, c] = np.nanmean(image[rows, cols])
+    return out
+
+
+def omnibus_z(values, looks):
+    """Conradsen's omnibus of k dates and q channels of equal looks, as written: (z, f, omega2)."""
+    q, k = values.shape
+    ln_q = looks * (
+        q * k * math.log(k) + np.log(values).sum() - k * sum(math.log(channel.sum()) for channel in values)
+    )
+    f = q * (k - 1)
+    rho = 1 - (k + 1) / (6 * looks * k)
+    return -2 * rho * ln_q, f, -f / 4 * (1 - 1 / rho) ** 2
+
+
+def gamma_run_ratio(values, looks, start, stop):
+    """2 ln likelihood ratio of dates start:stop having another mean than the rest, from gamma densities."""
+
+    def ln_likelihood(part):
+        return float(stats.gamma.logpdf(part, looks, scale=part.mean() / looks).sum())
+
+    inside = np.zeros(values.size, bool)
+    inside[start:stop] = True
+    two = ln_likelihood(values[inside]) + ln_likelihood(values[~inside])
+    return 2 * (two - ln_likelihood(values))
+
+
+def masked_correlation(reference, reference_valid, moving, moving_valid, dy, dx):
+    """Correlation without means at one whole-pixel lag, over pixels valid in both, by loops; (value, shared)."""
+    product = power_r = power_m = shared = 0
+    for r in range(reference.shape[0]):
+        for c in range(reference.shape[1]):
+            p, q = r + dy, c + dx
+            inside = 0 <= p < moving.shape[0] and 0 <= q < moving.shape[1]
+            if not inside or not reference_valid[r, c] or not moving_valid[p, q]:
+                continue
+            product += reference[r, c] * moving[p, q]
+            power_r += reference[r, c] ** 2
+            power_m += moving[p, q] ** 2
+            shared += 1
+    return product / math.sqrt(power_r * power_m), shared

@@ -24,12 +24,12 @@ def node_grid(shape, spacing):
     return n_row, n_col, row0, col0, step_row, step_col
 
 
-def fit_field(grid, points, found, covariance, *, use, bend=None, steps=4):
+def fit_field(grid, points, found, covariance, *, use, bends=BENDS, steps=4):
     """Fit node displacements to tie points.
 
     grid : from `node_grid`
     points, found : (n, 2); covariance : (n, 2, 2), px^2, right up to a common factor; use : (n,) bool
-    bend : px, one of BENDS or None = the one that predicts left-out points best (leave-one-out by the hat matrix)
+    bends : px; of several the one that predicts left-out points best (leave-one-out by the hat matrix)
     Returns dict: dy, dx, variance (node_row, node_col), residual (n, 2), held_out (n, 2) residual of each point to the
     field fitted without it, length, weight, factor, bend. None where points are too few.
     """
@@ -41,8 +41,8 @@ def fit_field(grid, points, found, covariance, *, use, bend=None, steps=4):
     target = found - points
     inverse = np.linalg.inv(covariance)
     best = None
-    for trial in BENDS if bend is None else (bend,):
-        cost = _cost(_solve(basis, penalty, target, inverse, use, trial, 2), use) if bend is None else 0.0
+    for trial in bends:
+        cost = _cost(_solve(basis, penalty, target, inverse, use, trial, 2), use) if len(bends) > 1 else 0.0
         if best is None or cost < best[0]:
             best = (cost, trial)
     fitted = _solve(basis, penalty, target, inverse, use, best[1], steps)

@@ -321,9 +321,10 @@ def measure(level: Level, warp, fine, response, model, limit, seed, method, shap
         if moved < 1e-3:
             break
     if response < 0.98:
-        points = points_of(level, warp, fine, response_of(level, warp, fine))
+        response = response_of(level, warp, fine)
+        points = points_of(level, warp, fine, response)
     if model in ("auto", "field"):
-        level, points = _bent(level, points, warp, fine, model, shape)
+        level, points = _bent(level, points, warp, fine, response, model, shape)
     usable = points.use.copy()
     check = quality.check_points(usable, seed)
     kept = usable & ~check
@@ -336,19 +337,21 @@ def measure(level: Level, warp, fine, response, model, limit, seed, method, shap
     return _judged(level, fine, points, fitted, kept, check, limit, method, shape)
 
 
-def _fit(model, points, use, shape):
-    return fit(model, points.at, points.found, points.covariance, use=use, shape=shape)
+def _fit(model, points, use, shape, **options):
+    return fit(model, points.at, points.found, points.covariance, use=use, shape=shape, **options)
 
 
-def _bent(level, points, warp, fine, model, shape):
+def _bent(level, points, warp, fine, response, model, shape):
     """Points around a field where one is asked for or predicts left-out points better than an affine does.
 
     In smaller windows: within a window the displacement must be nearly constant. Else the points as they came.
     """
     smaller = level.with_windows(windows_for(shape, finer=True))
-    finer = points_of(smaller, warp, fine, response_of(smaller, warp, fine))
+    finer = points_of(smaller, warp, fine, response)
     for _ in range(3):
-        field = _fit("field", finer, finer.use, shape) if finer.use.sum() >= FIELD_POINTS else None
+        enough = finer.use.sum() >= FIELD_POINTS
+        # two stiffnesses tell whether the image bends; the last fit chooses among all
+        field = _fit("field", finer, finer.use, shape, bends=(0.3, 2.0)) if enough else None
         if field is None:
             return level, points
         if model == "auto":
@@ -358,7 +361,7 @@ def _bent(level, points, warp, fine, model, shape):
         moved = distance_px(field.warp, warp, shape)
         warp = field.warp
         finer = points_of(smaller, warp, fine, response_of(smaller, warp, fine))
-        if moved < 0.01:
+        if moved < 0.02:
             break
     return smaller, finer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoalign.errors import MatchError
-from geoalign.kernels.field_fit import fit_field, node_grid
+from geoalign.kernels.field_fit import BENDS, fit_field, node_grid
 from geoalign.kernels.fit import PARAMETERS, fit_model
 from geoalign.types.warp import Affine, Field, Projective, Shift, Warp
 
@@ -38,16 +38,17 @@ class Fit:
     sigma_px: float
 
 
-def fit(model, points, found, covariance, *, use, shape) -> Fit | None:
+def fit(model, points, found, covariance, *, use, shape, bends=BENDS) -> Fit | None:
     """Fit one model; None where the points are too few or do not span it.
 
     points, found : (n, 2) row, col; covariance : (n, 2, 2) px^2; use : (n,) bool; shape : of the reference image
+    bends : what a field may choose among, px
     """
     from geoalign.types.alignment import Match
 
     if model == "field":
         grid = node_grid(shape, max(max(shape) / 5, 16.0))
-        out = fit_field(grid, points, found, covariance, use=use)
+        out = fit_field(grid, points, found, covariance, use=use, bends=bends)
         if out is None:
             return None
         warp = Field(out["dy"], out["dx"], *grid[2:])
