@@ -29,6 +29,9 @@ log = logging.getLogger("geoalign")
 CHUNK_BYTES = 2**26
 """Bytes of one chunk of the series that a detector works on (all times and bands), at the most."""
 
+HELD_BYTES = 2**28
+"""A stack of up to this size is kept in memory while a run lasts, not read and resampled again by each step."""
+
 TRUTH = {"flood": "flood", "deforestation": "clearing", "urbanization": "building"}
 """Theme -> the layer of a simulation's truth that it should find."""
 
@@ -156,7 +159,7 @@ def run(
         work.run_id = publish.run_id(config.plain(), work.inputs)
         _detect_all(work, aligned)
         if not work.layers:
-            raise _nothing_detected(work)
+            raise _nothing_detected(work, aligned)
         with work.step("pictures"):
             work.pictures = _pictures(folder, aligned)
         if config.truth_folder is not None:
@@ -344,8 +347,9 @@ def _aligned(work, name, stack, geobox):
     options = config.mask_of(name)
     with work.step(f"read {name}"):
         masked = _scan(work, name, mask(stack, **options))
-    if masked is None:
-        return None
+        if masked is None:
+            return None
+        masked = _held(masked)
     register = config.register_of(name)
     if register is None:
         return masked
@@ -365,7 +369,16 @@ def _aligned(work, name, stack, geobox):
     if not alignment.warps:
         return None
     door = _door(config, name) | {"resampling": register.resampling}
-    return mask(open_stack(config.sources[name], **door, like=geobox, alignment=alignment), **options)
+    with work.step(f"align {name}"):
+        return _held(mask(open_stack(config.sources[name], **door, like=geobox, alignment=alignment), **options))
+
+
+def _held(stack):
+    """The stack in memory where it is small, in chunks that keep all threads busy; else as it is, lazy."""
+    if stack.nbytes > HELD_BYTES:
+        return stack
+    side = min(_side(stack), max(64, -(-max(stack.sizes["y"], stack.sizes["x"]) // 4)))
+    return stack.chunk({"time": -1, "y": side, "x": side}).persist()
 
 
 def _scan(work, name, stack):
@@ -422,7 +435,7 @@ def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
     from geoalign.vectors import polygons
 
     config, on = work.config, work.config.stack_of(item)
-    side = _side(stack)
+    side = min(_side(stack), max(stack.chunksizes["y"]))
     changes = detect(stack.chunk({"time": -1, "y": side, "x": side}), item.detector, **item.options)
     folder = work.folder / "layers" / name
     known = {
@@ -602,15 +615,16 @@ def _manifest(work, geobox) -> dict[str, Any]:
     }
 
 
-def _nothing_detected(work) -> GeoalignError:
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in work.failed.items())
-    return GeoalignError(f"no detector could work. {reasons}. {_reasons(work)}".strip())
+def _nothing_detected(work, stacks) -> GeoalignError:
+    reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in work.failed.items())
+    kind = NoUsableData if max(stack.sizes["time"] for stack in stacks.values()) < 2 else GeoalignError
+    return kind(f"no detector could work. {reasons}. {_reasons(work)}".strip())
 
 
 def _reasons(work) -> str:
     if not work.skipped:
         return ""
-    shown = "; ".join(f"{r['scene']}: {r['reason']}" for r in work.skipped[:3])
+    shown = "; ".join(f"{r['scene']}: {r['reason'].rstrip('.')}" for r in work.skipped[:3])
     more = f" (and {len(work.skipped) - 3} more)" if len(work.skipped) > 3 else ""
     return f"Scenes left out: {shown}{more}."
 

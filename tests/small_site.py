@@ -25,9 +25,10 @@ min_area_m2 = 500
 """
 
 
-def make_scenes(folder) -> Path:
-    """Six SAR scenes of 64 px with a clearing and a building, without misregistration."""
-    simulate(folder, size=64, seed=2, sensors=("sar",), n_sar=6, misregistration_px=0.0, oversample=2)
+def make_scenes(folder, *, size=64, misregistration_px=0.0) -> Path:
+    """Six SAR scenes with changes between the first and the last; without misregistration by default."""
+    options = {"sensors": ("sar",), "n_sar": 6, "oversample": 2, "warps": ("shift",)}
+    simulate(folder, size=size, seed=2, misregistration_px=misregistration_px, **options)
     return Path(folder)
 
 

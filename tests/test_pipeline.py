@@ -111,11 +111,15 @@ def test_two_runs_at_once_are_refused_with_the_lock_code(site):
     assert caught.value.exit_code == 75
 
 
-def test_scenes_are_aligned_with_one_resampling(scenes, tmp_path):
-    text = SITE.replace("register = false\n", "") + "\n[register]\nmodel = 'shift'\nresampling = 'bilinear'\n"
-    result = run(copy_site(scenes, tmp_path, text))
+def test_scenes_are_aligned_and_the_residual_is_measured(tmp_path):
+    scenes = make_scenes(tmp_path / "made", size=160, misregistration_px=1.5)
+    text = SITE.replace("register = false\n", "").replace("5399360, 500640", "5398400, 501600")
+    text += "\n[register]\nmodel = 'shift'\nresampling = 'bilinear'\n"
+    result = run(copy_site(scenes, tmp_path / "copy", text))
     assert set(result.registration["stack"]) == {"scenes"}
-    assert (result.registration["status"].isin(["aligned", "reference"])).sum() >= 2
+    assert result.registration["status"].isin(["aligned", "reference"]).sum() >= 4
+    found = {row["scene"]: row["rmse_px"] for row in result.accuracy["registration"]}
+    assert np.nanmedian(np.array(list(found.values()), float)) < 0.4  # 1.5 px were planted
     assert (result.folder / "registration" / "scenes.json").is_file()
 
 

@@ -17,7 +17,8 @@ NASTY = "<script>alert('x')</script> & \\\"more\\\""
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     text = SITE.replace('"small"', f'"{NASTY}"').replace("register = false", "[register]\nmodel = 'shift'")
-    site = copy_site(make_scenes(folder / "made"), folder / "copy", text)
+    text = text.replace("5399360, 500640", "5398400, 501600")
+    site = copy_site(make_scenes(folder / "made", size=160, misregistration_px=1.0), folder / "copy", text)
     bad = sorted((folder / "copy" / "sar").iterdir())[1]
     bad.write_bytes(b"<html>not found</html>")
     return run(site, then=[write_report])
