@@ -1,0 +1,74 @@
+"""The series detectors on real optical series: sane shares, and agreement with another implementation."""
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from geoalign import check_changes, detect, new_stack
+from geoalign.types.changes import changed
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def tura(real_data):
+    with xr.open_dataset(real_data / "series" / "tura_ndvi.nc") as data:
+        stack = new_stack({"ndvi": data.ndvi.values.astype(np.float32)}, data.time.values)
+    with rasterio.open(real_data / "series" / "tura_bfastmonitor_reference.tif") as source:
+        date, magnitude = source.read().astype(float)
+    return stack, np.where(date > 1900, date, np.nan), magnitude / 1e4
+
+
+@pytest.fixture(scope="module")
+def romania(real_data):
+    with xr.open_dataset(real_data / "series" / "romania" / "s2_romania_20m.nc") as data:
+        _, first = np.unique(data.time.values, return_index=True)
+        seen = np.isin(data.SCL.values[first], (4, 5, 6, 7))
+        bands = {}
+        for name, band in (("green", "B3"), ("red", "B4"), ("nir", "B8A"), ("swir1", "B11")):
+            values = data[band].values[first].astype(np.float32)
+            bands[name] = np.where(seen & (values > -9999), values / (1e4 if np.nanmax(values) > 10 else 1), np.nan)
+        return new_stack(bands, data.time.values[first])
+
+
+def test_breaks_agree_roughly_with_bfastmonitor(tura):
+    """Both watch from 2009 with one harmonic; the reference tests at .05, chooses its history and dates detections."""
+    stack, reference, magnitude = tura
+    found = check_changes(detect(stack, "harmonic_cusum", since="2009-01-01", order=1), values=True)
+    ours = changed(found).values
+    theirs = ~np.isnan(reference)
+    assert (ours == theirs).mean() > 0.70
+    assert 0.3 < ours.mean() < theirs.mean()
+    assert ours[theirs & (np.abs(magnitude) > 0.15)].mean() > 0.95
+    both = ours & theirs
+    assert np.corrcoef(found.magnitude.values[both], magnitude[both])[0, 1] > 0.3
+    years = 1970 + (found.date.values[both] - np.datetime64("1970-01-01")) / np.timedelta64(1, "D") / 365.25
+    # the first changed observation does not come after the day on which the other one notices
+    assert (years <= reference[both] + 0.1).mean() > 0.8
+
+
+def test_changes_form_patches_not_noise(tura):
+    """On real ground neighbours change together: the map is far smoother than a random one with as many pixels."""
+    stack, *_ = tura
+    found = changed(detect(stack, "harmonic_cusum", since="2009-01-01", order=1)).values
+    share = found.mean()
+    together = (found[:, 1:] == found[:, :-1]).mean()
+    assert together > share**2 + (1 - share) ** 2 + 0.25
+
+
+def test_farmland_patch_is_mostly_stable(real_data):
+    """2.5 years of fields: crops turn from year to year, so more than alpha is flagged, but few."""
+    with xr.open_dataset(real_data / "series" / "eolearn_patch" / "ndvi.nc") as data:
+        _, first = np.unique(data.time.values, return_index=True)
+        ndvi = np.where(data.cloud_mask.values > 0, np.nan, data.ndvi.values)[first]
+        stack = new_stack({"ndvi": ndvi.astype(np.float32)}, data.time.values[first])
+    found = check_changes(detect(stack, "harmonic_cusum"), values=True)
+    assert changed(found).mean() < 0.2
+
+
+def test_themes_find_little_where_little_happened(romania):
+    for name, most in (("deforestation", 0.02), ("urbanization", 0.01)):
+        found = check_changes(detect(romania, name), values=True)
+        assert (found.status != 255).mean() > 0.95
+        assert changed(found).mean() < most
