@@ -185,14 +185,16 @@ def _scene(item, base, product, bands):
     wanted = None if bands is None else {*([bands] if isinstance(bands, str) else bands), *_MASK_LAYERS}
     facts = item_facts(item, product)
     profile = products.profile_of(product, facts.product)
-    layers = []
-    for key, asset in item.assets.items():
+    layers, have = [], set()
+    for key, asset in sorted(item.assets.items(), key=lambda pair: _rank(*pair)):
         if not _is_raster(asset):
             continue
         infos = asset_bands(asset)
         names = [_name(key, info, len(infos), profile.name, facts.sensor) for info in infos]
-        if not any(n and (wanted is None or n in wanted) for n in names):
+        # the same band again: a JPEG 2000 copy, or a coarser one
+        if not any(n and n not in have and (wanted is None or n in wanted) for n in names):
             continue
+        have.update(names)
         header = read_header(_href(item, asset, base), trusted_host=_host(base))
         if header.count < len(infos):
             raise StackError(f"asset {key} has {header.count} bands, its item says {len(infos)}.")
@@ -204,6 +206,14 @@ def _scene(item, base, product, bands):
             f"item {item.id} has no raster asset that {profile.name} knows (assets: {', '.join(item.assets)})."
         )
     return make_scene(layers, product)
+
+
+def _rank(key, asset):
+    """Assets that can be read first, then GeoTIFF before JPEG 2000, then the finest (`gsd`, or the key's `_10m`)."""
+    scheme = urlsplit(asset.href).scheme.lower()
+    size = re.search(r"_(\d+)m$", key)
+    gsd = asset.extra_fields.get("gsd") or (float(size[1]) if size else 0.0)
+    return (len(scheme) > 1 and scheme not in ("http", "https"), "jp2" in asset.href.lower(), float(gsd))
 
 
 def item_facts(item, product="auto") -> Facts:

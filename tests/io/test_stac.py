@@ -108,6 +108,16 @@ def test_assets_that_are_not_wanted_stay_closed(catalogue):
     assert np.isnan(stack.red.values).sum() == 4 * len(reds)  # the mask is opened all the same
 
 
+def test_of_several_copies_of_a_band_the_best_is_read(tmp_path, tif):
+    item, red = item_of(0, tmp_path, tif)
+    copies = {"red-jp2": "s3://bucket/B04.jp2", "B04_20m": "./B04_20m.tif", "B04_60m": "./B04_60m.tif"}
+    for key, href in copies.items():  # Earth Search lists JPEG 2000 copies, Copernicus every resolution
+        fields = {"eo:bands": [{"name": "B04", "common_name": "red"}]}
+        item.add_asset(key, pystac.Asset(href, media_type="image/jp2", roles=["data"], extra_fields=fields))
+    item.assets = dict(reversed(item.assets.items()))
+    check(open_stack([item]), [red])
+
+
 def test_items_and_collections_of_items_open(tmp_path, tif):
     items, reds = zip(*(item_of(k, tmp_path, tif) for k in range(2)))
     check(open_stack(list(items)), reds)
