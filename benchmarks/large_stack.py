@@ -52,7 +52,7 @@ def simulate_scenes(folder: Path, size: int, scenes: int) -> float:
     if (folder / "site.toml").exists():
         return 0.0
     started = time.perf_counter()
-    code = f"import geoalign; geoalign.simulate({str(folder)!r}, size={size}, n_sar={scenes}, sensors=('sar',), seed=1)"
+    code = f"import geoalign; geoalign.simulate({str(folder)!r}, size={size}, n_sar={scenes}, sensors=('sar',), oversample=2, seed=1)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     subprocess.run([sys.executable, "-c", code], check=True)
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -57,7 +57,8 @@ class GridMap:
         i1, j1 = (int(np.floor(v.max() / _LATTICE_PX)) + 3 for v in (rows, cols))
         nodes = np.mgrid[i0:i1, j0:j1].astype(np.float64) * _LATTICE_PX
         r, c = self._exact(*nodes)
-        return lattice_eval(r, c, rows, cols, float(_LATTICE_PX), i0, j0)
+        # contiguous and writable: numba warns of views such as broadcasts
+        return lattice_eval(r, c, np.array(rows), np.array(cols), float(_LATTICE_PX), i0, j0)
 
     def inverse(self) -> GridMap:
         return GridMap(self.source, self.target)
