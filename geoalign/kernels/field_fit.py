@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from geoalign.kernels.fit import tukey
+from geoalign.kernels.fit import TUKEY, tukey
 from geoalign.kernels.spline import spline_coefficients, spline_eval
 
 BENDS = (0.1, 0.3, 1.0, 2.0, 4.0)
@@ -40,28 +40,34 @@ def fit_field(grid, points, found, covariance, *, use, bends=BENDS, steps=4):
     penalty = _bending(n_row, n_col)
     target = found - points
     inverse = np.linalg.inv(covariance)
+    # how noisy the points are is asked of the most flexible field, which follows them best: asked of a stiff one, what
+    # it can't follow would pass for noise, and make it stiffer still
+    start = _solve(basis, penalty, target, inverse, use, max(bends), steps)
+    noise = {"weight": start["weight"], "factor": start["factor"]}
     best = None
     for trial in bends:
-        cost = _cost(_solve(basis, penalty, target, inverse, use, trial, 2), use) if len(bends) > 1 else 0.0
+        fitted = start if trial == max(bends) else _solve(basis, penalty, target, inverse, use, trial, 2, **noise)
+        cost = _cost(fitted, use, start["factor"])
         if best is None or cost < best[0]:
-            best = (cost, trial)
-    fitted = _solve(basis, penalty, target, inverse, use, best[1], steps)
+            best = (cost, fitted)
+    fitted = best[1]
     shape = (n_row, n_col)
     dy, dx, variance = (fitted.pop(name).reshape(shape) for name in ("dy", "dx", "variance"))
     return {"dy": dy, "dx": dx, "variance": variance, **fitted}
 
 
-def _cost(fitted, use):
+def _cost(fitted, use, factor):
     """Mean squared length of the held-out residuals, capped so that outliers count alike in every trial."""
     r, w = fitted["held_out"][use], fitted["inverse"][use]
-    length2 = np.einsum("ni,nij,nj->n", r, w, r)
-    return float(np.minimum(length2, 9 * np.median(length2)).mean())
+    return float(np.minimum(np.einsum("ni,nij,nj->n", r, w, r) / factor, 16.0).mean())
 
 
-def _solve(basis, penalty, target, inverse, use, bend, steps):
+def _solve(basis, penalty, target, inverse, use, bend, steps, *, weight=None, factor=None):
+    """One stiffness, re-weighted `steps` times; with the noise `factor` given it is kept."""
     k = basis.shape[1]
-    weight = use.astype(float)
-    factor = 1.0
+    weight = use.astype(float) if weight is None else weight
+    fixed = factor
+    factor = 1.0 if fixed is None else fixed
     for step in range(steps):
         w = weight[:, None, None] * inverse / factor
         normal = np.zeros((2 * k, 2 * k))
@@ -77,7 +83,9 @@ def _solve(basis, penalty, target, inverse, use, bend, steps):
         residual = target - np.stack([basis @ nodes[:k], basis @ nodes[k:]], axis=1)
         length2 = np.einsum("ni,nij,nj->n", residual, inverse, residual)
         freedom = _freedom(basis, inverse_normal, w)
-        if step:
+        if fixed is not None:
+            weight = np.where(use, np.maximum(1 - length2 / (factor * TUKEY**2), 0.0) ** 2, 0.0)
+        elif step:
             weight, factor = tukey(length2, use, min(float(freedom.trace(axis1=1, axis2=2).sum()), 1.6 * use.sum()))
             # a field that passes through every point would prove itself perfect, and then be held to the points alone
             factor = max(factor, 0.5)

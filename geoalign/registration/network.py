@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import bottleneck
 import numpy as np
@@ -142,7 +143,7 @@ def sharpest_band(stack, seed) -> str:
         band = stack[name].transpose("time", "y", "x")
         images = [Image(band.isel(time=k).data) for k in tried]
         errors = []
-        for first, moving in zip(images, images[1:]):
+        for first, moving in pairwise(images):
             try:
                 found = PhaseMatcher("affine").align(first, moving, seed=seed)
                 errors.append(float(found.sigma_px(*(np.array(moving.shape) / 2))))

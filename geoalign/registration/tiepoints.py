@@ -228,7 +228,6 @@ def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
 def full_level(reference: Image, moving: Image, warp) -> Level:
     """Both images at full resolution, whole or by tiles; the moving tiles lie where `warp` expects the windows."""
     windows = windows_for(reference.shape)
-    n = len(windows.start)
     ref, ref_at = cut(reference, windows.start, windows.start + windows.size)
     rows, cols = warp.pull(*windows.grid())
     low = np.floor(np.stack([rows.min(axis=(1, 2)), cols.min(axis=(1, 2))], axis=1)).astype(int)

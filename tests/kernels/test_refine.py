@@ -12,6 +12,7 @@ def waves(rows, cols):
 
 
 GRID = np.mgrid[0:64, 0:64].astype(float)
+INNER = GRID[:, 16:48, 16:48]
 
 
 def test_without_gaps_it_is_a_difference_of_gaussians():
@@ -76,7 +77,7 @@ def test_masked_pixels_and_a_changed_patch_do_not_pull():
 
 def test_flat_or_empty_windows_give_no_displacement():
     ok, flat = np.ones((64, 64), bool), np.zeros((64, 64))
-    rows, cols = GRID[:, 16:48, 16:48]
+    rows, cols = INNER
     assert np.isnan(window_step(flat, ok, 16, 16, 32, 32, spline(waves(*GRID)), ok, rows, cols)[0])
     none = window_step(waves(*GRID), ~ok, 16, 16, 32, 32, spline(waves(*GRID)), ok, rows, cols)
     assert np.isnan(none[0])
