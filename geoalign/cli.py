@@ -111,6 +111,7 @@ def demo(
 ) -> int:
     """Show everything at work: scenes with planted shifts and changes, found again and measured."""
     from geoalign.demo import run_demo
+    from geoalign.pipeline import DETECTION_COLUMNS, REGISTRATION_COLUMNS
     from geoalign.progress import progress
 
     with progress() as on_step:
@@ -118,8 +119,8 @@ def demo(
     if json:
         return _print_json(_run_document(result)) or _demo_code(result)
     accuracy = result.accuracy
-    _table("Alignment: residual against the true warp", accuracy["registration"])
-    _table("Changes against the truth", accuracy["detection"])
+    _table("Alignment: residual against the true warp", accuracy["registration"], REGISTRATION_COLUMNS)
+    _table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
     _run_summary(result)
     return _demo_code(result)
 
@@ -402,7 +403,7 @@ def _run_summary(result):
     _out(f"manifest  {result.manifest}")
     if result.report:
         _out(f"report    {result.report}")
-    _out(f"{sum(result.timings.values()):.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
+    _out(f"{result.timings['total']:.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
 
 
 def _show_plan(plan, json) -> int:
@@ -451,13 +452,13 @@ def _out(text) -> int:
     return 0
 
 
-def _table(title, rows):
+def _table(title, rows, columns=()):
     from rich.console import Console
     from rich.table import Table
 
     if not rows:
         return
-    names = [name for name in rows[0] if any(row.get(name) not in (None, "", []) for row in rows)]
+    names = [name for name in columns or rows[0] if any(row.get(name) not in (None, "", []) for row in rows)]
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for name in names:
         number = all(isinstance(row.get(name), int | float | None) for row in rows)

@@ -13,14 +13,14 @@ SIDE = 900
 def before_after(stack, folder, name) -> dict[str, str]:
     """Write NAME_before.webp and NAME_after.webp of a stack; returns their places, captions and step.
 
-    Up to three scenes at each end are combined by their median (two at large sizes), so that most clouds are gone.
+    Up to eight scenes at each end are combined by their median (two at large sizes), so that most clouds are gone.
     Both pictures have one stretch, so that they can be compared.
     """
     from matplotlib.image import imsave
 
     step = max(1, -(-max(stack.sizes["y"], stack.sizes["x"]) // SIDE))
     n = stack.sizes["time"]
-    ends = 1 if n < 4 else min(3 if step < 4 else 2, n // 2)
+    ends = max(1, min(n // 3, 8 if step < 4 else 2))
     first, last = stack.isel(time=slice(0, ends)), stack.isel(time=slice(n - ends, n))
     bands = _bands(stack)
     before, after = (_composite(part, bands, step) for part in (first, last))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from geoalign.io.atomic import atomic
-from geoalign.pipeline import read_run
+from geoalign.pipeline import DETECTION_COLUMNS, REGISTRATION_COLUMNS, read_run
 from geoalign.publish import read_manifest, resolve
 from geoalign.report_page import PAGE, SCRIPT, STYLE
 
@@ -293,12 +293,17 @@ def _registration(run):
 def _accuracy(run):
     parts = []
     if run.accuracy.get("detection"):
-        frame = pd.DataFrame(run.accuracy["detection"])
+        frame = _chosen(run.accuracy["detection"], DETECTION_COLUMNS)
         parts.append("<h3>Changes</h3>" + _frame(frame))
     if run.accuracy.get("registration"):
-        frame = pd.DataFrame(run.accuracy["registration"])
+        frame = _chosen(run.accuracy["registration"], REGISTRATION_COLUMNS)
         parts.append("<h3>Alignment: residual against the true warp</h3>" + _frame(frame))
     return "".join(parts)
+
+
+def _chosen(records, columns):
+    frame = pd.DataFrame(records)
+    return frame[[name for name in columns if name in frame]]
 
 
 def _unseen(run):
