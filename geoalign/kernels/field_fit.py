@@ -7,6 +7,8 @@ from geoalign.kernels.spline import spline_coefficients, spline_eval
 
 BENDS = (0.1, 0.3, 1.0, 2.0, 4.0)
 """Bending tried, px: standard deviation of the second difference of the displacement from node to node."""
+EVEN = 1.03
+"""Costs of two stiffnesses that differ by no more than this factor count as equal."""
 
 
 def node_grid(shape, spacing):
@@ -44,13 +46,13 @@ def fit_field(grid, points, found, covariance, *, use, bends=BENDS, steps=4):
     # it can't follow would pass for noise, and make it stiffer still
     start = _solve(basis, penalty, target, inverse, use, max(bends), steps)
     noise = {"weight": start["weight"], "factor": start["factor"]}
-    best = None
-    for trial in bends:
+    trials = []
+    for trial in sorted(bends):
         fitted = start if trial == max(bends) else _solve(basis, penalty, target, inverse, use, trial, 2, **noise)
-        cost = _cost(fitted, use, start["factor"])
-        if best is None or cost < best[0]:
-            best = (cost, fitted)
-    fitted = best[1]
+        trials.append((_cost(fitted, use, start["factor"]), fitted))
+    # of those that predict about as well the stiffest: it bends least where there are no points
+    least = min(cost for cost, _ in trials)
+    fitted = next(fitted for cost, fitted in trials if cost <= EVEN * least)
     shape = (n_row, n_col)
     dy, dx, variance = (fitted.pop(name).reshape(shape) for name in ("dy", "dx", "variance"))
     return {"dy": dy, "dx": dx, "variance": variance, **fitted}

@@ -18,7 +18,7 @@ from geoalign.types.warp import Affine, Shift
 
 SEARCH_BAND = 1.5
 """Scale (px) of the structure the search looks for."""
-BANDS = (0.8, 1.5, 3.0)
+BANDS = (0.5, 0.9, 2.0)
 """Scales (px) the refinement chooses among: fine for clean images, broad for speckled ones."""
 REACH = 6
 """Pixels the windows are searched around where the first search puts them."""

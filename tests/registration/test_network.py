@@ -115,7 +115,7 @@ def test_speckled_scenes_gain_from_the_mean_of_the_others(ground, error_px):
     shape = (192, 192)
     rng = np.random.default_rng(1)
     warps = [Shift()] + [Shift(*rng.uniform(-2, 2, 2)) for _ in range(11)]
-    scenes = np.stack([ground.scene(w, shape, looks=1, seed=k) for k, w in enumerate(warps)])
+    scenes = np.stack([ground.scene(w, shape, looks=2, seed=k) for k, w in enumerate(warps)])
     stack = new_stack({"vv": scenes}, times(12), scene=[f"s{k:02d}" for k in range(12)])
     errors = {}
     for refine in (False, True):
