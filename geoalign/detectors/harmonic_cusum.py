@@ -150,7 +150,8 @@ def watch(series, first, steep, spread, *, order, alpha, prior, direction):
         first=first,
         spread=np.asarray(spread, np.float64),
         order=order,
-        bound=boundaries(alpha, time.size),
+        # the table is two-sided: looking one way only, the same chance buys a lower boundary
+        bound=boundaries(alpha if direction == 0 else 2 * alpha, time.size),
         direction=direction,
         prior=prior,
     )

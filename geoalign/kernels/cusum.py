@@ -12,13 +12,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from geoalign.kernels.harmonic import TREND_SD, add_observation, choose_order, leverage, predict, robust_fit
+from geoalign.kernels.harmonic import TREND_SD, add_observation, choose_order, free_trend, leverage, predict, robust_fit
 
 CAP = 3.0
 """Standardised errors are cut here, so that single undetected clouds carry no alarm: three observations are needed."""
 
 FAR = 4.5
 """Single observations so many sd off are a first sign of change, where they are the last ones."""
+
+TREND_YEARS = 1.9
+"""Years of reference after which the data alone tell the trend."""
 
 KEPT_VARIANCE = 0.9757
 """Variance of standard normal errors that are not beyond `CAP`."""
@@ -158,12 +161,14 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 xs[i, a] = x[at[i], a]
                 running[i + 1, a] = running[i, a] + xs[i, a]
         # less than two years can't tell a trend from the season: it is then held near zero, and its doubt widens
-        ridge = 1.0 / TREND_SD**2 if years[at[start - 1]] - years[at[0]] < 1.9 else 0.0
+        ridge = 1.0 / TREND_SD**2 if years[at[start - 1]] - years[at[0]] < TREND_YEARS else 0.0
         squares = robust_fit(xs, y, start, p, ridge, keep, inverse, beta)
         if squares < 0.0:
             out[pixel, 0] = -2
             continue
-        used = 0
+        # what is known of the trend counts as one observation of it
+        used = 1 if ridge > 0.0 else 0
+        squares += ridge * beta[1 if p == 2 else 3] ** 2
         for i in range(start):
             used += int(keep[i])
         # noise below a ten-thousandth of the level is rounding, not noise
@@ -173,6 +178,10 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
         persistent, passing, n_passing, largest = 0.0, 0.0, 0, 0.0
         for j in range(start, n):
             crossing[j] = n
+            if ridge > 0.0 and years[at[j - 1]] - years[at[0]] >= TREND_YEARS:
+                squares -= free_trend(ridge, inverse, beta, p)
+                used -= 1
+                ridge = 0.0
             df = used - p
             variance = max(squares / df, floor)
             cut = normal_to_student(cap, df)

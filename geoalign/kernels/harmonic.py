@@ -104,8 +104,9 @@ def solve_normal(x, y, keep, n, p, ridge, inverse, beta):
 def robust_fit(x, y, n, p, ridge, keep, inverse, beta):
     """Robust least squares of y[:n] on x[:n, :p]; returns the residual sum of squares, or -1 where it is singular.
 
-    Iteratively reweighted with Tukey's bisquare (c 4.685, scale MAD / 0.6745); observations that end with weight 0 are
-    left out and the rest fitted by plain least squares, whose distribution under "no change" is known exactly.
+    Iteratively reweighted with Tukey's bisquare (c 4.685, more where few residuals set the scale, MAD / 0.6745);
+    observations that end with weight 0 are left out and the rest fitted by plain least squares, whose distribution
+    under "no change" is known exactly.
     Fills keep (n,) with 1 kept, 0 left out; inverse (p, p) = (X'X)^-1 and beta (p,) of the kept ones.
     """
     for i in range(n):
@@ -113,6 +114,8 @@ def robust_fit(x, y, n, p, ridge, keep, inverse, beta):
     if not solve_normal(x, y, keep, n, p, ridge, inverse, beta):
         return -1.0
     size = np.empty(n)
+    # a scale from few residuals is itself in doubt: leave out only what is far off by any of its values
+    cut = BISQUARE * (1.0 + 4.0 / max(n - p, 1))
     for _ in range(10):
         for i in range(n):
             size[i] = abs(y[i] - predict(x[i], beta, p))
@@ -123,7 +126,7 @@ def robust_fit(x, y, n, p, ridge, keep, inverse, beta):
             break
         moved = 0.0
         for i in range(n):
-            u = size[i] / (BISQUARE * scale)
+            u = size[i] / (cut * scale)
             weight = (1.0 - u * u) ** 2 if u < 1.0 else 0.0
             moved = max(moved, abs(weight - keep[i]))
             keep[i] = weight
@@ -180,3 +183,18 @@ def add_observation(row, error, inverse, beta, p):
         beta[a] += gain[a] * error / spread
         for b in range(p):
             inverse[a, b] -= gain[a] * gain[b] / spread
+
+
+@njit(nogil=True, cache=True)
+def free_trend(ridge, inverse, beta, p):
+    """Take the ridge off the trend again, in place; returns by how much the (penalised) sum of squares falls."""
+    trend = 1 if p == 2 else 3
+    column = inverse[:, trend].copy()
+    factor = ridge / (1.0 - ridge * column[trend])
+    for a in range(p):
+        for b in range(p):
+            inverse[a, b] += factor * column[a] * column[b]
+    slope = beta[trend]
+    for a in range(p):
+        beta[a] += ridge * inverse[a, trend] * slope
+    return beta[trend] ** 2 / (1.0 / ridge + inverse[trend, trend])

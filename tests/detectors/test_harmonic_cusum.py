@@ -49,7 +49,7 @@ def test_a_step_is_found_dated_and_signed(since, step):
 
 
 def test_the_interval_holds_the_date():
-    found = detect(seasonal((40, 40), step=-0.05), "harmonic_cusum")
+    found = detect(seasonal((40, 40), step=-0.07), "harmonic_cusum")
     hit = changed(found).values[:20]
     after, by = found.date_after.values[:20][hit], found.date_by.values[:20][hit]
     assert hit.mean() > 0.9
@@ -176,3 +176,9 @@ def test_errors_say_what_to_do():
     for wrong in ({"alpha": 1.0}, {"prior": 0}, {"order": 5}, {"direction": 2}, {"since": "yesterday-ish"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             detect(stack, "harmonic_cusum", **wrong)
+
+
+def test_one_direction_keeps_the_level_too():
+    stack = seasonal((60, 60), seed=5)
+    shares = [float(changed(detect(stack, "harmonic_cusum", alpha=0.1, direction=d)).mean()) for d in (-1, 1)]
+    assert all(0.06 < share < 0.14 for share in shares)

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from geoalign.kernels.harmonic import add_observation, choose_order, predict, regressors, robust_fit, solve_normal
+from geoalign.kernels.harmonic import (
+    add_observation,
+    choose_order,
+    free_trend,
+    predict,
+    regressors,
+    robust_fit,
+    solve_normal,
+)
 from tests import naive
 
 
@@ -87,6 +95,19 @@ def test_ridge_holds_the_trend_only(series):
     penalty = np.zeros((p, p))
     penalty[3, 3] = 44.0
     np.testing.assert_allclose(beta, np.linalg.solve(x.T @ x + penalty, x.T @ y), rtol=1e-8)
+
+
+def test_a_freed_trend_is_that_of_plain_least_squares(series):
+    _, x, _, y = series
+    n, p = x.shape
+    inverse, beta = np.empty((p, p)), np.empty(p)
+    solve_normal(x, y, np.ones(n), n, p, 44.0, inverse, beta)
+    penalised = ((y - x @ beta) ** 2).sum() + 44.0 * beta[3] ** 2
+    penalised -= free_trend(44.0, inverse, beta, p)
+    expected, rss, *_ = np.linalg.lstsq(x, y, rcond=None)
+    np.testing.assert_allclose(beta, expected, rtol=1e-6)
+    np.testing.assert_allclose(inverse, np.linalg.inv(x.T @ x), rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(penalised, rss[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
