@@ -154,7 +154,7 @@ def simulate(
 def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
     """Say what files hold and what would be applied to them: product, bands, CRS, dates, scale, masks, doubts."""
     from geoalign.io import open_stack
-    from geoalign.pipeline import crs_text
+    from geoalign.record import crs_text
 
     stack = open_stack(path, product=product)
     applied = {r.get("scene"): r for r in jsonlib.loads(stack.attrs.get("applied", "[]"))}

@@ -24,6 +24,7 @@ import pandas as pd
 from geoalign import publish
 from geoalign.config import Config, Detect, load_config
 from geoalign.errors import ConfigError, GeoalignError, MatchError, NoUsableData
+from geoalign.record import crs_text, manifest, measured, now, summary
 
 log = logging.getLogger("geoalign")
 
@@ -32,10 +33,6 @@ CHUNK_BYTES = 2**26
 
 HELD_BYTES = 2**28
 """A stack of up to this size is kept in memory while a run lasts, not read and resampled again by each step."""
-
-TRUTH = {"flood": "flood", "deforestation": "clearing", "urbanization": "building"}
-"""Theme -> the layer of a simulation's truth that it should find."""
-
 
 REGISTRATION_COLUMNS = ("stack", "scene", "status", "warp_kind", "planted_rms_px", "rmse_px", "max_px", "sigma_px")
 DETECTION_COLUMNS = (
@@ -173,15 +170,15 @@ def run(
             work.pictures = _pictures(folder, aligned)
         if config.truth_folder is not None:
             with work.step("accuracy"):
-                work.accuracy = _accuracy(work, aligned)
+                work.accuracy = measured(work, aligned)
                 publish.write_json(folder / "accuracy.json", work.accuracy)
-        document = _manifest(work, geobox)
+        document = manifest(work, geobox)
         publish.write_json(folder / "manifest.json", document)
         with work.step("report"):
             for finish in then:
                 finish(folder)
         work.timings["total"] = round(clock.perf_counter() - begin, 3)
-        document |= {"timings": work.timings, "peak_rss_mb": publish.peak_rss_mb(), "finished": _now()}
+        document |= {"timings": work.timings, "peak_rss_mb": publish.peak_rss_mb(), "finished": now()}
         document["files"] = publish.checksums(folder)
         publish.write_json(folder / "manifest.json", document)
         final = publish.publish(folder, output, f"{work.started:%Y%m%dT%H%M%SZ}-{work.run_id}")
@@ -512,55 +509,6 @@ def _provenance(work, name, item, stack) -> dict[str, Any]:
     }
 
 
-def summary(changes) -> dict[str, Any]:
-    """Figures of one layer: pixels by status, changed area (ha), dates of change (count a date), probability."""
-    import dask
-
-    from geoalign.types.changes import STATUS, WHY, changed
-    from geoalign.types.stack import pixel_size_m
-
-    where = changed(changes)
-    lazy = [(changes.status == code).sum() for code in STATUS]
-    lazy += [((changes.why & bit) > 0).sum() for bit in WHY.values()]
-    numbers = [int(v) for v in dask.compute(*lazy)]
-    counts = dict(zip(STATUS.values(), numbers))
-    why = {key: n for key, n in zip(WHY, numbers[len(STATUS) :]) if n}
-    dates = _count_dates(changes.date.where(where))
-    side = pixel_size_m(changes)
-    n = counts["confirmed"] + counts["ended"]
-    return {
-        "pixels": counts,
-        "why": why,
-        "area_ha": None if side is None else round(n * side**2 / 1e4, 4),
-        "dates": dates,
-    }
-
-
-def crs_text(geobox) -> str:
-    """EPSG code of a grid where it has one, else its name."""
-    code = geobox.crs.to_epsg()
-    return f"EPSG:{code}" if code else str(geobox.crs.proj.name)
-
-
-def _count_dates(dates) -> dict[str, int]:
-    """Pixels by day of change, block by block."""
-    import dask
-
-    def count(block):
-        days = np.asarray(block).astype("datetime64[D]")
-        return np.unique(days[~np.isnat(days)], return_counts=True)
-
-    data = dates.data
-    blocks = (
-        [dask.delayed(count)(b) for b in data.to_delayed().ravel()] if hasattr(data, "to_delayed") else [count(data)]
-    )
-    total: dict[str, int] = {}
-    for days, numbers in dask.compute(*blocks):
-        for day, n in zip(days, numbers):
-            total[str(day)] = total.get(str(day), 0) + int(n)
-    return dict(sorted(total.items()))
-
-
 def _side(stack) -> int:
     """Chunk side (px) for detection: 1024 at the most, less where the series are long."""
     series = stack.sizes["time"] * len(stack.data_vars) * 4
@@ -577,68 +525,6 @@ def _pictures(folder, stacks) -> dict[str, Any]:
     for name, stack in stacks.items():
         out[name] = before_after(stack, folder / "pictures", name)
     return out
-
-
-def _accuracy(work, stacks) -> dict[str, Any]:
-    """Registration residuals and detection scores against a simulation's truth."""
-    from geoalign import accuracy
-    from geoalign.io import read_changes
-    from geoalign.simulation import Truth
-
-    truth = Truth.load(work.config.truth_folder)
-    out: dict[str, Any] = {"registration": [], "detection": []}
-    for name, alignment in work.alignments.items():
-        frame = accuracy.registration(alignment, truth).assign(stack=name)
-        out["registration"] += json.loads(frame.to_json(orient="records"))
-    for name, layer in work.layers.items():
-        if layer["kind"] not in TRUTH:
-            continue
-        stack = stacks[layer["stack"]]
-        alignment = work.alignments.get(layer["stack"])
-        seen = truth.dates if alignment is None else truth.on(alignment.reference)
-        changes = read_changes(work.folder / "layers" / name).load()
-        score = accuracy.assess(changes, seen[TRUTH[layer["kind"]]], times=stack.time.values)
-        out["detection"].append({"layer": name, "theme": layer["kind"], "stack": layer["stack"], **_plain(score)})
-    return out
-
-
-def _plain(score) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
-
-    values = asdict(score) if is_dataclass(score) else dict(score)
-    return {k: v for k, v in values.items() if isinstance(v, int | float | str) or v is None}
-
-
-def _manifest(work, geobox) -> dict[str, Any]:
-    config = work.config
-    registration = pd.concat(work.reports) if work.reports else pd.DataFrame()
-    return {
-        "format": "geoalign.run",
-        "version": 1,
-        "name": config.name,
-        "run_id": work.run_id,
-        "exit_code": 1 if work.failed else 3 if work.skipped else 0,
-        "started": work.started.isoformat(timespec="seconds"),
-        "finished": _now(),
-        **publish.environment(),
-        "configuration": config.plain(),
-        "grid": {
-            "crs": crs_text(geobox),
-            "shape": [int(n) for n in geobox.shape],
-            "transform": [float(v) for v in geobox.affine[:6]],
-            "bbox": [float(v) for v in geobox.boundingbox.bbox],
-        },
-        "inputs": work.inputs,
-        "scenes": work.scenes,
-        "skipped": work.skipped,
-        "failed": work.failed,
-        "registration": json.loads(registration.to_json(orient="records")),
-        "layers": work.layers,
-        "pictures": work.pictures,
-        "accuracy": work.accuracy,
-        "timings": work.timings,
-        "peak_rss_mb": publish.peak_rss_mb(),
-    }
 
 
 def _nothing_detected(work, stacks) -> GeoalignError:
@@ -662,7 +548,3 @@ def _gdal():
 
     with rasterio.Env(GDAL_CACHEMAX=256, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_VRT_ENABLE_PYTHON="NO"):
         yield
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
