@@ -149,9 +149,7 @@ def window_mean(image, radius):
 def omnibus_z(values, looks):
     """Conradsen's omnibus of k dates and q channels of equal looks, as written: (z, f, omega2)."""
     q, k = values.shape
-    ln_q = looks * (
-        q * k * math.log(k) + np.log(values).sum() - k * sum(math.log(channel.sum()) for channel in values)
-    )
+    ln_q = looks * (q * k * math.log(k) + np.log(values).sum() - k * sum(math.log(channel.sum()) for channel in values))
     f = q * (k - 1)
     rho = 1 - (k + 1) / (6 * looks * k)
     return -2 * rho * ln_q, f, -f / 4 * (1 - 1 / rho) ** 2

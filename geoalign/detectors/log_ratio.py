@@ -22,7 +22,7 @@ from geoalign.kernels.log_ratio import (
 )
 from geoalign.kernels.threshold import two_sided
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
-from geoalign.types.stack import check_stack
+from geoalign.types.stack import SAR_BANDS, check_stack
 
 VOTE_PX = 2
 """Radius of the majority vote (5 x 5): change is larger than that, speckle is not."""
@@ -49,9 +49,9 @@ class LogRatio:
 
     Notes
     -----
-    Bands are averaged in the log-ratio. Values <= 0 are missing, except in a quick-look (all values whole numbers):
-    there zero is the darkest grey, and one grey step is added before the ratio. Windows that are constant in both
-    groups (clipped quick-looks) do not enter the histogram.
+    SAR bands are averaged in the log-ratio; any other stack must have one band. Values <= 0 are missing, except in
+    a quick-look (all values whole numbers): there zero is the darkest grey, and one grey step is added before the
+    ratio. Windows that are constant in both groups (clipped quick-looks) do not enter the histogram.
 
     `magnitude` is the log-ratio in dB less that of the unchanged ground, `direction` its sign. `probability` is the
     posterior of the fitted classes. With a coordinate `sigma_px` the unchanged class widens by (|gradient| sigma_px)^2;
@@ -89,8 +89,13 @@ class LogRatio:
     def detect(self, stack):
         """Changes (y, x) between the two groups of dates of a Stack; lazy where the stack is."""
         check_stack(stack, min_scenes=2)
+        bands = [name for name in stack.data_vars if name in SAR_BANDS] or list(stack.data_vars)
+        if len(bands) > 1 and bands[0] not in SAR_BANDS:
+            raise StackError(
+                f"which band is meant? The stack has {', '.join(map(str, bands))}, none of them backscatter "
+                f"({', '.join(SAR_BANDS)}). Give one, as stack[['{bands[0]}']]."
+            )
         stack, split = self._groups(stack)
-        bands = list(stack.data_vars)
         offset = whole_image(_quick_look, _offset, *(stack[b] for b in bands))
         parts = [_means(stack[b], split, offset) for b in bands]
         before = xr.concat([p.before for p in parts], "band")

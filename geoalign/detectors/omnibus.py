@@ -57,7 +57,8 @@ class Omnibus:
     stable pixels. Rain that changes the whole scene on one date counts as change where the ENL is given. Scenes need
     one orbit.
 
-    With the coordinate `sigma_px` the log-variance of an observation grows by (|gradient| / intensity x sigma_px)^2.
+    With the coordinate `sigma_px` the log-variance of an observation grows by (|gradient| / intensity x sigma_px)^2,
+    once for each band (the shift is the same in all).
 
     References
     ----------

@@ -140,7 +140,7 @@ def _shift(stack, bands, looks):
     slopes = []
     for i, name in enumerate(bands):
         band = stack[name].reset_coords(drop=True)
-        mean = per_pixel(mean_intensity, band, outputs={"mean": "float32"}).mean
+        mean = per_pixel(mean_intensity, band, outputs={"mean": "float32"})["mean"]
         speckle = (1 / (looks.isel(band=i) * band.sizes["time"])).astype("float32")
         slopes.append(neighbourhood(relative_gradient, mean, speckle, depth=1, outputs={"slope": "float32"}).slope)
     sigma = stack.sigma_px.reset_coords(drop=True).astype("float32")

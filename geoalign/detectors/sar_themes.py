@@ -30,7 +30,7 @@ RIVAL_MARGIN = 6.0
 RIVAL_SHARE = 1.25
 """A run may explain a step's series so much better before the step is given up: seasons and rain come on top."""
 AT_ONCE_SHARE = 0.6
-"""Share of a change that must come within four acquisitions before and after its date; a season's comes gradually."""
+"""Share of a change that must come within three acquisitions before and after its date; a season's comes gradually."""
 MIN_OBS = 6
 """Observations for a pixel to be observable."""
 NEPER_DB = 10 / np.log(10)

@@ -12,6 +12,8 @@ SCATTER_LOW, SCATTER_STEP, SCATTER_BINS = -20.0, 0.02, 1300
 """Fixed histogram of ln(scatter) of a pixel's series, a row for each number of observations."""
 MIN_PIXELS = 400
 """Pixels below which the looks come from the median alone: shares and shapes need more."""
+MIN_DEGREES = 4
+"""Degrees of freedom of a pixel's scatter below which the same holds: its shape tells nothing."""
 CHANGED = 0.02
 """Mean share of changed pixels before the data speak."""
 WORTH = 5000
@@ -197,7 +199,7 @@ def _fit(counts, degrees):
     """Looks (without Bartlett's term), 1 / d0, and the quantile among stable pixels where the overall median lies."""
     total = counts.sum()
     cut = _quantile(counts, 0.5)
-    if total < MIN_PIXELS:
+    if total < MIN_PIXELS or degrees < MIN_DEGREES:
         return chi2.median(degrees) / 2 / cut, 0.0, 0.5
     ln_cut = np.log(cut)
     ln_low = np.log(_quantile(counts, 0.01))
@@ -231,15 +233,18 @@ def _fit(counts, degrees):
 
 @njit(nogil=True, cache=True)
 def mean_intensity(series):
-    """Mean of the observed values above 0 of each pixel; series (n_pixel, n_time) -> (n_pixel,) float32, NaN none."""
+    """Geometric mean (the mean in dB) of the values above 0 of each pixel; series (n_pixel, n_time) -> (n_pixel,).
+
+    float32, NaN where there is none. A single bright date hardly moves it.
+    """
     out = np.full(series.shape[0], np.nan, np.float32)
     for p in range(series.shape[0]):
         total = 0.0
         count = 0
         for value in series[p]:
             if value > 0 and not math.isinf(value):
-                total += value
+                total += math.log(value)
                 count += 1
         if count:
-            out[p] = total / count
+            out[p] = math.exp(total / count)
     return out

@@ -12,7 +12,7 @@ from numba import njit
 
 from geoalign.kernels.special import looks_of_variance, trigamma
 
-AT_ONCE = 4
+AT_ONCE = 3
 """Dates either side of a change over which it must come about; a season takes longer."""
 RUN, STEP = 0, 1
 """What is looked for: a run of dates that ends (or is young at the end), or a step that stays."""
@@ -73,12 +73,15 @@ def usable(series, p, n_time, dates):
 
 
 @njit(nogil=True, cache=True)
-def date_looks(own, slope, sigma):
-    """Looks at a date once the residual shift adds (slope sigma)^2 to the variance of the log-intensity."""
-    extra = slope * sigma
+def date_looks(own, slope, sigma, n_band):
+    """Looks at a date once the residual shift adds (slope sigma)^2 to the variance of the log-intensity.
+
+    A shift is the same in all n_band bands: as noise of bands taken as independent it counts n_band times.
+    """
+    extra = n_band * (slope * sigma) ** 2
     if not extra > 0:
         return own
-    return looks_of_variance(trigamma(own) + extra * extra)
+    return looks_of_variance(trigamma(own) + extra)
 
 
 @njit(nogil=True, cache=True)
@@ -169,7 +172,7 @@ def scan(series, looks, slope, sigma, days, kind, sign, lead, first, min_before,
             continue
         for b in range(n_band):
             for i in range(n):
-                w = date_looks(looks[p, b], slope[p, b], sigma[p, min(dates[i], sigma.shape[1] - 1)])
+                w = date_looks(looks[p, b], slope[p, b], sigma[p, min(dates[i], sigma.shape[1] - 1)], n_band)
                 sums[b, i + 1] = sums[b, i] + w * series[p, b, dates[i]]
                 weights[b, i + 1] = weights[b, i] + w
         top = 0.0
@@ -236,7 +239,7 @@ def own_likelihood(series, looks, slope, sigma, start, stop, ln_ratio):
                     good = False
             if not good:
                 continue
-            w = date_looks(looks[b], slope[b], sigma[min(t, sigma.size - 1)])
+            w = date_looks(looks[b], slope[b], sigma[min(t, sigma.size - 1)], n_band)
             w_all += w
             s_all += w * series[b, t]
             if t >= start and (stop < 0 or t < stop):

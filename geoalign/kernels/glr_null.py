@@ -10,11 +10,12 @@ from geoalign.kernels.special import chi2_sf
 TWO_SIDED, ONE_SIDED, SEGMENT = 0, 1, 2
 """Largest step, up or down; largest step one way; largest run of dates that differ one way (start and end free)."""
 
+N_MOST = 256
 LN_N = np.log(np.array([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256]))
 
 # ln m = a + b z, so that P(largest > z) = 1 - (1 - P(chi2_q > z))^m: kinds x bands (1 to 4) x n dates x (a, b).
 # Fitted to simulations of 6,000 (256 dates) to 400,000 series, in the limit of many looks (Bartlett's factor brings
-# few looks there); within 6 % of the simulated m for P of .5 to .002, see tests/kernels/test_glr_null.py.
+# few looks there); within 15 % of the simulated m for P of .5 to .002, see tests/kernels/test_glr_null.py.
 # fmt: off
 TABLE = np.array([
     [
@@ -100,26 +101,36 @@ TABLE = np.array([
 
 
 @njit(nogil=True, cache=True)
+def _ln_m(z, ln_n, n_band, kind):
+    rows = TABLE[kind, min(n_band, 4) - 1]
+    i = 0
+    while i < LN_N.size - 2 and LN_N[i + 1] < ln_n:
+        i += 1
+    share = (ln_n - LN_N[i]) / (LN_N[i + 1] - LN_N[i])
+    a = rows[i, 0] + share * (rows[i + 1, 0] - rows[i, 0])
+    b = rows[i, 1] + share * (rows[i + 1, 1] - rows[i, 1])
+    return a + b * z
+
+
+@njit(nogil=True, cache=True)
 def max_tail(z, n, n_band, kind):
     """P(largest > z) over n dates of a stable pixel; z on the scale of chi-square with n_band degrees of freedom.
 
-    Beyond 256 dates and 4 bands the table is extrapolated, in ln n and to the last row.
+    Beyond 256 dates and 4 bands the table is extrapolated.
     """
     if z <= 0.0 or n < 2:
         return 1.0
     p = chi2_sf(z, n_band)
-    rows = TABLE[kind, min(n_band, 4) - 1]
-    at = math.log(n)
-    i = 0
-    while i < LN_N.size - 2 and LN_N[i + 1] < at:
-        i += 1
-    share = (at - LN_N[i]) / (LN_N[i + 1] - LN_N[i])
-    a = rows[i, 0] + share * (rows[i + 1, 0] - rows[i, 0])
-    b = rows[i, 1] + share * (rows[i + 1, 1] - rows[i, 1])
     if p >= 1.0:
         return 1.0
-    # beyond what was simulated m is held: the tail goes on as that of chi-square
-    m = math.exp(a + b * min(z, 30.0))
+    # beyond what was simulated m is held in z: the tail goes on as that of chi-square
+    ln_m = _ln_m(min(z, 30.0), math.log(n), n_band, kind)
+    if n > N_MOST:
+        # and in n it goes on as from a quarter of the longest to it
+        last = _ln_m(min(z, 30.0), math.log(N_MOST), n_band, kind)
+        before = _ln_m(min(z, 30.0), math.log(N_MOST / 4), n_band, kind)
+        ln_m = last + max(last - before, 0.0) * math.log(n / N_MOST) / math.log(4.0)
+    m = math.exp(ln_m)
     return -math.expm1(m * math.log1p(-p))
 
 

@@ -9,8 +9,9 @@ import math
 import numpy as np
 from numba import njit
 
+from geoalign.kernels.gamma_glr import date_looks
 from geoalign.kernels.glr_null import TWO_SIDED, max_tail
-from geoalign.kernels.special import chi2_sf, looks_of_variance, trigamma
+from geoalign.kernels.special import chi2_sf
 
 Q_SHARE = 0.2
 """Share of alpha spent on the omnibus Q (any pattern in time); the rest goes to the largest step."""
@@ -133,12 +134,22 @@ def breaks_of(values, looks, alpha, d0, found):
         if n - start < 2:
             break
         p, where = gate(values, looks, start, n, d0)
-    # each date again by maximum likelihood between its neighbours: the sequential test sees weak changes late
-    for _ in range(2):
+    # each date again by maximum likelihood between its neighbours (the sequential test sees weak changes late), and
+    # away with the one that its neighbours make least needed, until all are
+    while count > 0:
+        worst = -1.0
+        which = 0
         for i in range(count):
             low = 0 if i == 0 else found[i - 1]
             high = n if i == count - 1 else found[i + 1]
-            found[i] = best_step(values, looks, low, high, d0)[0]
+            found[i], _, p = best_step(values, looks, low, high, d0)
+            if p > worst:
+                worst, which = p, i
+        if count == 1 or worst < alpha:
+            break
+        for i in range(which, count - 1):
+            found[i] = found[i + 1]
+        count -= 1
     return count, p_first, located
 
 
@@ -252,11 +263,8 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
             own = float(enl[p, b])
             for i in range(n):
                 plain[b, i] = own
-                looks[b, i] = own
-                extra = slope[p, b] * sigma[p, min(dates[i], sigma.shape[1] - 1)]
-                if extra > 0:
-                    widened = True
-                    looks[b, i] = looks_of_variance(trigamma(own) + extra * extra)
+                looks[b, i] = date_looks(own, slope[p, b], sigma[p, min(dates[i], sigma.shape[1] - 1)], n_band)
+                widened = widened or looks[b, i] < own
         x = values[:, :n]
         w = looks[:, :n]
         count, p_gate[p], located = breaks_of(x, w, alpha, d0, found)

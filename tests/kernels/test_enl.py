@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from geoalign.kernels.enl import (
+    difference_histogram,
+    difference_median,
+    local_excess,
+    looks_and_evenness,
+    mean_intensity,
+    scatter_histogram,
+)
+
+
+def estimate(series):
+    one = np.ones((1, *series.shape[1:]), np.float32)
+    return looks_and_evenness([scatter_histogram(series[None], one, False)])
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.4, 40.0])
+@pytest.mark.parametrize("n_time", [2, 5, 20])
+def test_looks_of_pure_speckle(looks, n_time):
+    series = np.random.default_rng(0).gamma(looks, 1 / looks, (n_time, 120, 120))
+    texture = np.exp(np.random.default_rng(1).normal(size=(120, 120)))
+    found, even = estimate(series * texture)
+    # Bartlett's factor is of first order: for a single look, twice observed, it is weakest
+    assert found == pytest.approx(looks, rel=0.05 if looks > 1 else 0.12)
+    assert even > (40 if looks * n_time < 5 else 100)
+
+
+def test_change_in_a_fifth_of_the_pixels_hardly_moves_the_looks():
+    rng = np.random.default_rng(3)
+    series = rng.gamma(4.4, 1 / 4.4, (10, 150, 150))
+    series[5:, rng.random((150, 150)) < 0.2] *= 10**-0.5
+    found, _ = estimate(series)
+    assert found == pytest.approx(4.4, rel=0.12)
+
+
+def test_uneven_looks_are_noticed():
+    rng = np.random.default_rng(4)
+    looks = 8 * rng.chisquare(16, (200, 200)) / 16
+    _, even = estimate(rng.gamma(looks, 1 / looks, (12, 200, 200)))
+    assert 8 < even < 40
+
+
+def test_gaps_of_every_length_are_used():
+    rng = np.random.default_rng(5)
+    series = rng.gamma(4.4, 1 / 4.4, (10, 150, 150))
+    series[rng.random(series.shape) < 0.4] = np.nan
+    found, _ = estimate(series)
+    assert found == pytest.approx(4.4, rel=0.06)
+
+
+def test_blocks_add_up_to_the_whole():
+    series = np.random.default_rng(6).gamma(4.4, 1 / 4.4, (1, 8, 60, 50))
+    one = np.ones((1, 60, 50), np.float32)
+    whole = scatter_histogram(series, one, False)
+    parts = [scatter_histogram(series[..., a], one[..., a], False) for a in (slice(0, 13), slice(13, 50))]
+    np.testing.assert_array_equal(whole, parts[0] + parts[1])
+
+
+def test_nothing_observed_gives_nan():
+    found, even = estimate(np.full((5, 10, 10), np.nan))
+    assert np.isnan(found)
+    assert np.isinf(even)
+    assert np.isnan(difference_median([difference_histogram(np.full((5, 4, 4), np.nan))]))
+
+
+def test_noisy_ground_is_found_and_even_ground_is_left_alone():
+    rng = np.random.default_rng(7)
+    series = rng.gamma(20, 1 / 20, (10, 60, 60))
+    series[:, :, 40:] = rng.gamma(4, 1 / 4, (10, 60, 20))
+    excess = local_excess(series, difference_median([difference_histogram(series[:, :, :40])]))
+    assert excess[:, :30].mean() < 1.08
+    assert 3 < np.median(excess[:, 48:]) < 6
+
+
+def test_a_step_over_the_whole_window_is_not_noise():
+    rng = np.random.default_rng(8)
+    series = rng.gamma(20, 1 / 20, (10, 40, 40))
+    scene = difference_median([difference_histogram(series)])
+    quiet = local_excess(series, scene).mean()
+    series[5:, 5:25, 5:25] *= 0.2
+    assert local_excess(series, scene)[10:20, 10:20].mean() < quiet + 0.1
+
+
+def test_mean_leaves_out_what_is_not_power():
+    series = np.array([[1.0, 4.0, np.nan, 0.0, -2.0], [np.nan] * 5])
+    np.testing.assert_array_equal(mean_intensity(series), np.array([2.0, np.nan], np.float32))

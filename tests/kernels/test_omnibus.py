@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+
+from geoalign.kernels.omnibus import best_step, breaks_of, equal_means, gate, ln_evidence, omnibus, tail
+from tests.naive import omnibus_z
+
+
+def gamma(shape, looks=4.4, seed=0):
+    return np.random.default_rng(seed).gamma(looks, 1 / looks, shape)
+
+
+def run(series, looks=4.4, alpha=0.01, d0=np.inf, slope=0.0, sigma=0.0, **options):
+    n_pixel, n_band, _ = series.shape
+    options = {"prior": 0.1, "spread": 0.9, "min_obs": 3, "max_breaks": 3} | options
+    enl = np.full((n_pixel, n_band), looks, np.float32)
+    return omnibus(
+        series, enl, np.full((n_pixel, n_band), slope), np.full((n_pixel, 1), sigma), d0, alpha,
+        options["prior"], options["spread"], options["min_obs"], options["max_breaks"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_band", [1, 2, 3])
+@pytest.mark.parametrize("n_time", [2, 7, 30])
+def test_q_is_conradsens_where_looks_are_equal(n_band, n_time):
+    values = gamma((n_band, n_time)) * 0.07
+    z, f, omega = equal_means(values, np.full(values.shape, 4.4), 0, n_time, 0)
+    assert (z, f, omega) == pytest.approx(omnibus_z(values, 4.4))
+
+
+def test_factors_multiply_to_q():
+    values = gamma((2, 12))
+    looks = np.full(values.shape, 1e6)  # Bartlett's factors differ, and are 1 in this limit
+    whole = equal_means(values, looks, 0, 12, 0)[0]
+    factors = [equal_means(values, looks, 0, j, j - 1)[0] for j in range(2, 13)]
+    assert sum(factors) == pytest.approx(whole, rel=1e-5)
+
+
+def test_scale_and_order_do_not_matter_to_q():
+    values = gamma((1, 9))
+    looks = np.full(values.shape, 4.4)
+    z = equal_means(values, looks, 0, 9, 0)[0]
+    assert equal_means(values * 1e-4, looks, 0, 9, 0)[0] == pytest.approx(z)
+    assert equal_means(values[:, ::-1].copy(), looks, 0, 9, 0)[0] == pytest.approx(z)
+
+
+@pytest.mark.parametrize(("n_time", "n_band"), [(10, 1), (30, 1), (10, 2), (30, 2)])
+def test_size_of_the_gate_at_4_4_looks(n_time, n_band):
+    flagged = run(gamma((100_000, n_band, n_time), seed=n_time + n_band))[1] > 0
+    assert 0.008 < flagged.mean() < 0.013
+
+
+def test_size_holds_where_every_date_has_its_own_looks():
+    looks = np.linspace(2, 12, 12)
+    rng = np.random.default_rng(1)
+    values = rng.gamma(looks, 1 / looks, (20_000, 1, 12))
+    p = np.array([gate(v, looks[None].copy(), 0, 12, np.inf)[0] for v in values])
+    assert 0.007 < (p < 0.01).mean() < 0.013
+
+
+def test_size_holds_where_looks_vary_between_pixels():
+    rng = np.random.default_rng(2)
+    looks = 8 * rng.chisquare(20, (60_000, 1, 1)) / 20
+    flagged = [run(rng.gamma(looks, 1 / looks, (60_000, 1, 10)), 8, d0=d0)[1] for d0 in (np.inf, 20.0)]
+    assert (flagged[0] > 0).mean() > 0.015
+    assert 0.006 < (flagged[1] > 0).mean() < 0.014
+
+
+def test_a_planted_step_is_dated_and_directed():
+    series = gamma((500, 2, 20), 10)
+    series[:, :, 13:] /= 4
+    n_obs, n, _, first, last, strongest, before, size, direction, p, *_ = run(series, 10)
+    assert (n > 0).all()
+    assert (strongest == 13).mean() > 0.9
+    assert (before < strongest).all()
+    assert (direction == -1).mean() > 0.99
+    assert np.median(size) == pytest.approx(-6.02, abs=0.2)
+    assert np.median(p) > 0.99
+
+
+def test_two_changes_are_told_apart_in_order():
+    series = gamma((300, 1, 24), 20)
+    series[:, :, 8:16] *= 4
+    *_, break_date, break_size, break_p = run(series, 20)
+    two = (break_date[:, 1] >= 0) & (break_date[:, 2] < 0)
+    assert two.mean() > 0.9
+    assert (np.abs(break_date[two, :2] - [8, 16]) <= 0).mean() > 0.95
+    assert (np.sign(break_size[two, :2]) == [1, -1]).all()
+    assert (break_p[two, :2] > 0.9).mean() > 0.95
+
+
+def test_hundreds_of_dates_neither_overflow_nor_underflow():
+    series = gamma((20, 2, 400), 4.4) * 1e-3
+    series[:, :, 200:] *= 0.1
+    assert (run(series)[5] == 200).mean() > 0.9
+
+
+def test_pixels_use_their_own_dates():
+    series = gamma((200, 1, 20), 10)
+    series[:, :, 12:] *= 5
+    series[:, :, 10:14] = np.nan
+    series[:, :, 3] = 0.0  # not a power
+    n_obs, _, _, _, _, strongest, before, *_ = run(series, 10)
+    assert (n_obs == 15).all()
+    assert (strongest == 14).mean() > 0.9
+    assert (before[strongest == 14] == 9).all()
+
+
+def test_too_few_and_constant_series_have_defined_answers():
+    series = np.full((4, 1, 6), np.nan)
+    series[1, 0, :2] = 1.0
+    series[2] = 0.25
+    series[3] = np.inf
+    n_obs, n, flag, *rest = run(series)
+    np.testing.assert_array_equal(n_obs, [0, 2, 6, 0])
+    np.testing.assert_array_equal(n, 0)
+    probability = rest[6]
+    assert np.isnan(probability[[0, 1, 3]]).all()
+    assert probability[2] < 0.1
+
+
+def test_probability_is_the_share_that_changed():
+    rng = np.random.default_rng(5)
+    n, prior = 40_000, 0.2
+    changed = rng.random(n) < prior
+    series = rng.gamma(4.4, 1 / 4.4, (n, 1, 12))
+    start = rng.integers(1, 12, n)
+    ratio = np.exp(rng.normal(0, 0.9, n))
+    after = changed[:, None] & (np.arange(12) >= start[:, None])
+    series[:, 0] *= np.where(after, ratio[:, None], 1)
+    p = run(series, prior=prior, spread=0.9)[9]
+    for low, high in ((0, 0.2), (0.2, 0.4), (0.4, 0.7), (0.7, 0.9), (0.9, 1.01)):
+        some = (p >= low) & (p < high)
+        assert changed[some].mean() == pytest.approx(p[some].mean(), abs=0.05)
+
+
+def test_a_residual_shift_widens_the_noise():
+    series = gamma((2000, 1, 12), 10)
+    series[:, :, 6:] *= 1.6
+    sure = run(series, 10)
+    doubtful = run(series, 10, slope=0.8, sigma=0.5)
+    assert (doubtful[1] > 0).mean() < 0.5 * (sure[1] > 0).mean()
+    excused = (sure[1] > 0) & (doubtful[1] == 0)
+    assert (doubtful[2][excused] & 2 > 0).all()
+
+
+def test_parts_agree_with_each_other():
+    values = gamma((1, 15), 8)
+    values[:, 9:] *= 3
+    looks = np.full(values.shape, 8.0)
+    found = np.empty(15, np.int64)
+    count, p, located = breaks_of(values, looks, 0.01, np.inf, found)
+    where, z, p_step = best_step(values, looks, 0, 15, np.inf)
+    assert (count, found[0], located) == (1, where, True)
+    assert p <= p_step / 0.8 + 1e-12
+    assert tail(z, 1.0, 0.0) < p_step
+    assert ln_evidence(values, looks, np.inf, found, count, 0.9) > 3
