@@ -233,8 +233,10 @@ def registration(alignment, *, title: str | None = None) -> Figure:
         axes.grid(axis="y", alpha=0.25)
     if (~used).any():
         low.bar([0], [0], color=RED, alpha=0.15, label="not aligned")
-    low.legend(fontsize=8)
-    top.legend(fontsize=8)
+    for axes in (top, low):
+        axes.legend(
+            fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 0.97), borderaxespad=0.2
+        )
     every = max(1, -(-n // 36))
     low.set_xticks(at[::every], [str(s)[-22:] for s in report.scene][::every], rotation=60, ha="right", fontsize=7)
     low.set_xlim(-0.6, max(n, 1) - 0.4)
