@@ -29,7 +29,7 @@ def progress(*, on: bool | None = None) -> Iterator[Callable[[str], None]]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, force_terminal=on), transient=True) as bar:
         shown = bar.add_task("start", total=None)
         done = {"tasks": 0, "all": 0}
 

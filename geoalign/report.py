@@ -297,7 +297,9 @@ def _accuracy(run):
         parts.append("<h3>Changes</h3>" + _frame(frame))
     if run.accuracy.get("registration"):
         frame = _chosen(run.accuracy["registration"], REGISTRATION_COLUMNS)
-        parts.append("<h3>Alignment: residual against the true warp</h3>" + _frame(frame))
+        worst = frame.rmse_px.max() if "rmse_px" in frame else float("nan")
+        summary = f"Alignment: residual against the true warp, {len(frame)} scenes, the worst {_number(worst, 2)} px"
+        parts.append(f"<details><summary>{summary}</summary>{_frame(frame)}</details>")
     return "".join(parts)
 
 
