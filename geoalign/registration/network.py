@@ -260,8 +260,7 @@ def _row(name, status, match, warp, scene, shape, metre, extra, reason):
     row = dict.fromkeys(REPORT_COLUMNS, nan) | {"scene": name, "status": status, "n_points": 0, "reason": reason}
     row |= {"method": "", "model": ""}
     if match is not None:
-        coarse = np.isfinite(scene.coarse(scene.factor))
-        dy, dx = mean_displacement(warp, shape, np.kron(coarse, np.ones((scene.factor,) * 2, bool)))
+        dy, dx = _mean_over_valid(warp, scene)
         rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 15) for n in shape), indexing="ij")
         sigma = float(np.sqrt((match.sigma_px(rows, cols) ** 2).mean() + extra**2))
         row |= {
@@ -270,6 +269,15 @@ def _row(name, status, match, warp, scene, shape, metre, extra, reason):
             "rmse_m": match.rmse_px * (metre or nan), "cv_m": match.cv_px * (metre or nan),
         }  # fmt: skip
     return row
+
+
+def _mean_over_valid(warp, scene):
+    """Mean (dy, dx) of a warp over the valid area of a scene, px, at the centres of its decimated pixels."""
+    factor = scene.factor
+    i, j = np.nonzero(np.isfinite(scene.coarse(factor)))
+    rows, cols = (i + 0.5) * factor - 0.5, (j + 0.5) * factor - 0.5
+    r, c = warp.pull(rows, cols)
+    return float((r - rows).mean()), float((c - cols).mean())
 
 
 def _one_line(result):

@@ -186,3 +186,49 @@ def test_saved_and_loaded_it_is_the_same(aligned, tmp_path):
     loaded = Alignment.load(aligned.save(tmp_path / "alignment.json"))
     assert loaded.warps == aligned.warps
     assert loaded.geobox == aligned.geobox
+
+
+def test_the_second_pass_by_tiles_and_chunks(ground, monkeypatch, error_px):
+    from geoalign.registration import tiepoints
+
+    monkeypatch.setattr(tiepoints, "WHOLE_PX", 100)
+    monkeypatch.setattr(tiepoints, "COARSE_PX", 200)
+    shape, rng = (288, 260), np.random.default_rng(2)
+    warps = [Shift()] + [Shift(*rng.uniform(-3, 3, 2)) for _ in range(4)]
+    scenes = np.stack([ground.scene(w, shape, looks=4.4, seed=k) for k, w in enumerate(warps)])
+    stack = new_stack({"vv": scenes}, times(5), scene=list("abcde"))
+    eager = coregister(stack, reference="a")
+    for name, true in zip("abcde", warps):
+        assert error_px(eager.warps[name], true, shape) < 0.15
+    lazy = coregister(stack.chunk({"time": 2, "y": 90, "x": 71}), reference="a")
+    assert lazy.warps == eager.warps
+
+
+def test_a_stack_of_one_scene_is_its_own_reference(ground):
+    stack = new_stack({"red": ground.scene(Shift(), SHAPE)[None], "nir": ground.scene(Shift(), SHAPE)[None]}, times(1))
+    found = coregister(stack)
+    assert list(found.report.status) == ["reference"]
+    assert list(found.warps.values()) == [Shift(0.0, 0.0)]
+
+
+def test_the_band_that_ties_scenes_best_is_matched(ground):
+    from geoalign.registration.network import sharpest_band
+
+    good = np.stack([ground.scene(Shift(k, 0), SHAPE, seed=k) for k in range(4)])
+    poor = np.stack([ground.scene(Shift(k, 0), SHAPE, noise=0.4, seed=9 + k) for k in range(4)])
+    assert sharpest_band(new_stack({"red": poor, "nir": poor, "swir1": good}, times(4)), 0) == "swir1"
+    assert sharpest_band(new_stack({"red": good, "nir": poor}, times(4)), 0) == "red"
+    assert sharpest_band(new_stack({"vv": good, "vh": good}, times(4)), 0) == "sar"
+
+
+def test_the_mean_displacement_is_that_of_the_valid_area(ground, monkeypatch):
+    from geoalign.registration import tiepoints
+
+    monkeypatch.setattr(tiepoints, "COARSE_PX", 128)
+    shape, true = (205, 187), Affine([[1.02, 0.0, 0.0], [0.0, 1.0, 0.5]])
+    scenes = np.stack([ground.scene(w, shape, seed=k) for k, w in enumerate((Shift(), true))])
+    scenes[1][140:] = np.nan
+    found = coregister(new_stack({"red": scenes}, times(2), scene=["r", "m"]), reference="r", model="affine")
+    row = found.report.set_index("scene").loc["m"]
+    assert abs(row.dy - 0.02 * 69.5) < 0.1
+    assert abs(row.dx - 0.5) < 0.1
