@@ -178,7 +178,10 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
         return _print_json(document) or (3 if skipped else 0)
     _out(f"bands {' '.join(document['bands'])}")
     _out(f"grid  {box.shape[1]} x {box.shape[0]} px of {document['resolution']:g}, {document['crs']}")
-    _table(f"{len(scenes)} scenes", scenes)
+    same, rows = _shared([_without(s, "paths", "source") for s in scenes])
+    for name, value in same.items():
+        _out(f"all   {name}: {_short(value)}")
+    _table(f"{len(scenes)} scenes", rows)
     if skipped:
         _table("can't be used", skipped)
     return 3 if skipped else 0
@@ -413,7 +416,7 @@ def _show_plan(plan, json) -> int:
         _table(f"{name}: {len(scenes)} scenes", scenes)
     if plan.skipped:
         _table("can't be used", plan.skipped)
-    box = ", ".join(f"{v:g}" for v in plan.bbox)
+    box = ", ".join(f"{v:.10g}" for v in plan.bbox)
     _out(f"grid    {plan.shape[1]} x {plan.shape[0]} px of {plan.resolution:g}, {plan.crs}, {box}")
     for name, sizes in plan.chunks.items():
         _out(f"chunks  {name}: " + ", ".join(f"{k} {v}" for k, v in sizes.items()))
@@ -434,6 +437,17 @@ def _option(text) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def _shared(rows):
+    """What is the same and not empty in all rows, and the rows without it; scene and time stay."""
+    same = {
+        name: value
+        for name, value in rows[0].items()
+        if name not in ("scene", "time") and len(rows) > 1 and all(row.get(name) == value for row in rows)
+    }
+    shown = {name: value for name, value in same.items() if value not in (None, "", [], -1)}
+    return shown, [_without(row, *same) for row in rows]
 
 
 def _without(record, *names):
@@ -473,7 +487,17 @@ def _short(value) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
+        return (
+            f"{value:.4g}"
+            if abs(value) < 0.01
+            else f"{value:.3f}".rstrip("0").rstrip(".")
+            if abs(value) < 1e4
+            else f"{value:,.0f}"
+        )
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(v) for v in value)
     return str(value)
 
 
