@@ -179,8 +179,8 @@ def parse_config(text: str, *, folder=".", source: str = "site.toml") -> Config:
     >>> from geoalign.config import parse_config
     >>> try:
     ...     parse_config('name = "a"\\noutputs = "out"\\n')
-    ... except Exception as error:
-    ...     print(error.problems[0])
+    ... except ConfigError as error:
+    ...     print(error.problems[-1])
     site.toml:2: outputs: unknown key; did you mean 'output'?
     """
     try:
