@@ -24,9 +24,9 @@ class Omnibus:
 
     A pixel's series of intensities (any number of channels, taken as independent gamma variables of L looks) is first
     held against "nothing changed": Conradsen's omnibus Q, sensitive to any pattern in time, and the largest step,
-    sensitive to a change that stays, each with half of `alpha`. Only where this gate opens are changes dated, by the
-    factors R_j of Q one date after the other, and each date is then set to its maximum likelihood between its
-    neighbours.
+    sensitive to a change that stays, with a tenth and nine tenths of `alpha`. Only where this gate opens are changes
+    dated, by the factors R_j of Q one date after the other, and each date is then set to its maximum likelihood between
+    its neighbours.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from geoalign.kernels.gamma_glr import date_looks
 from geoalign.kernels.glr_null import TWO_SIDED, max_tail
 from geoalign.kernels.special import chi2_sf
 
-Q_SHARE = 0.2
+Q_SHARE = 0.1
 """Share of alpha spent on the omnibus Q (any pattern in time); the rest goes to the largest step."""
 
 

@@ -151,6 +151,6 @@ def test_parts_agree_with_each_other():
     count, p, located = breaks_of(values, looks, 0.01, np.inf, found)
     where, z, p_step = best_step(values, looks, 0, 15, np.inf)
     assert (count, found[0], located) == (1, where, True)
-    assert p <= p_step / 0.8 + 1e-12
+    assert p <= p_step / 0.9 + 1e-12
     assert tail(z, 1.0, 0.0) < p_step
     assert ln_evidence(values, looks, np.inf, found, count, 0.9) > 3
