@@ -44,6 +44,12 @@ def test_every_detector_takes_some_kind_of_stack(name):
     assert any(takes(name, sensor) for sensor in WORLDS)
 
 
+@pytest.mark.parametrize("sensor", WORLDS)
+@pytest.mark.parametrize("name", ["flood", "deforestation", "urbanization"])
+def test_themes_have_a_way_for_each_sensor(name, sensor):
+    assert takes(name, sensor)
+
+
 def test_a_planted_change_is_found_dated_and_the_rest_left_alone(case):
     name, sensor, kind = case
     planted = world(sensor, kind)
