@@ -14,6 +14,7 @@ from geoalign import chunked
 from geoalign.errors import ConfigError, MatchError, NoUsableData, StackError
 from geoalign.kernels.refine import band_pass
 from geoalign.registration.joint import Joint
+from geoalign.registration.neighbours import tie_through_neighbours
 from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
@@ -55,6 +56,9 @@ def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
             results[k] = err
         log.info("align %s: %s", names[k], _one_line(results[k]))
 
+    if hasattr(matcher, "align"):
+        times = stack.time.values
+        results = tie_through_neighbours(results, scenes, at, times, matcher, seed, shape)
     extra = 0.0
     found = {k: m for k, m in results.items() if isinstance(m, Match)}
     refine = is_sar(stack) if refine is None else refine

@@ -79,8 +79,8 @@ def choose(points, found, covariance, *, use, shape, ladder=LADDER) -> Fit:
     for model in ladder:
         if model == "field" and use.sum() < FIELD_POINTS:
             continue
-        if model != "field" and 2 * use.sum() < PARAMETERS[model] + 4 and fits:
-            continue
+        if model != "field" and use.sum() < 2 * PARAMETERS[model] and fits:
+            continue  # as many points again as would determine it, lest it follow their errors
         fitted = fit(model, points, found, covariance, use=use, shape=shape)
         if fitted is not None:
             fits.append(fitted)
