@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     # these mean the same wherever they stand in the line
     front = [a for a in argv if a in ("-v", "-q", "--verbose", "--quiet", "--debug")]
     argv = front + [a for a in argv if a not in front]
+    # dask's threads are the parallelism: linear algebra on small matrices in threads of its own only spins
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in FOREIGN:
         if name in os.environ:
             cleared[name] = os.environ.pop(name)

@@ -12,9 +12,12 @@ log = logging.getLogger("geoalign")
 
 
 def demo_site() -> Path | None:
-    """The site file of the set that comes with a checkout (`data/`), None where the package is installed alone."""
-    site = Path(__file__).resolve().parent.parent / "data" / "site.toml"
-    return site if site.is_file() and (site.parent / "truth" / "truth.json").is_file() else None
+    """The site file of the set in a checkout's `data/`: of the one we stand in, or the one the package lies in."""
+    for root in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        site = root / "data" / "site.toml"
+        if site.is_file() and (site.parent / "truth" / "truth.json").is_file():
+            return site
+    return None
 
 
 def run_demo(folder="geoalign-demo", *, threads: int | None = None, on_step=None) -> pipeline.Run:

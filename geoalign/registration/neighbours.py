@@ -10,6 +10,7 @@ import pandas as pd
 from geoalign.errors import MatchError
 from geoalign.registration import quality
 from geoalign.registration.select import FIELD_POINTS, choose, fit
+from geoalign.registration.tiepoints import windows_for
 from geoalign.types.alignment import Match
 
 log = logging.getLogger("geoalign")
@@ -40,34 +41,35 @@ def tie_through_neighbours(results, scenes, at, times, matcher, seed, shape):
     Returns
     -------
     dict, with the weak scenes' results replaced where this tied them better; a scene of a stack that in the end has
-    fewer than `ENOUGH_POINTS` tie points is refused.
+    fewer than `ENOUGH_POINTS` tie points (a quarter of its windows, where that is less) is refused.
     """
     out = dict(results)
-    steady = [k for k, m in results.items() if isinstance(m, Match) and not _weak(m) and _sigma(m, shape) < STEADY_PX]
+    # small images have few windows: half of them is as much as can be asked
+    windows = len(windows_for(shape).start)
+    few, enough = min(FEW_POINTS, windows // 2), min(ENOUGH_POINTS, max(3, windows // 4))
+    good = [k for k, m in results.items() if isinstance(m, Match) and m.n_points >= few]
+    steady = [k for k in good if _sigma(results[k], shape) < STEADY_PX]
     steady += [] if at is None else [at]
     for k, first in results.items():
-        if isinstance(first, Match) and not _weak(first):
+        if k in good:
             continue
         if isinstance(first, Exception) and not isinstance(first, MatchError):
             continue
         anchors = sorted(steady, key=lambda a: (_season_days(times[a], times[k]), a))[:ANCHORS]
-        second = _tied(k, [a for a in anchors if a != at], results, scenes, matcher, seed, shape, first)
-        if isinstance(second, Match) and (
-            not isinstance(first, Match)
-            or _sigma(second, shape) < _sigma(first, shape)
-            or first.n_points < ENOUGH_POINTS
-        ):
+        second = _tied(k, [a for a in anchors if a != at], results, scenes, matcher, seed, shape, first, enough)
+        kept = isinstance(first, Match) and first.n_points >= enough
+        if isinstance(second, Match) and not (kept and _sigma(first, shape) <= _sigma(second, shape)):
             log.debug("scene %d is tied through %d neighbours", k, len(anchors))
             out[k] = second
-        if isinstance(out[k], Match) and out[k].n_points < ENOUGH_POINTS:
+        if isinstance(out[k], Match) and out[k].n_points < enough:
             out[k] = MatchError(
-                f"only {out[k].n_points} tie points agree on a warp; a scene of a stack needs {ENOUGH_POINTS}, "
+                f"only {out[k].n_points} tie points agree on a warp; a scene of this stack needs {enough}, "
                 "because fewer can all be wrong in the same way."
             )
     return out
 
 
-def _tied(k, anchors, results, scenes, matcher, seed, shape, first):
+def _tied(k, anchors, results, scenes, matcher, seed, shape, first, enough):
     """One warp through the tie points of scene k to all its anchors (and to the reference); None where too few."""
     tables = [first.tie_points] if isinstance(first, Match) else []
     for a in anchors:
@@ -84,7 +86,7 @@ def _tied(k, anchors, results, scenes, matcher, seed, shape, first):
         return None
     table = pd.concat(tables, ignore_index=True)
     table = table[table["use"] != "rejected"].reset_index(drop=True)
-    if len(table) < ENOUGH_POINTS:
+    if len(table) < enough:
         return None
     at, found = table[["row", "col"]].to_numpy(), table[["row_moving", "col_moving"]].to_numpy()
     # points of one window to several anchors share the scene's own noise: they count as one measurement
@@ -115,10 +117,6 @@ def _tied(k, anchors, results, scenes, matcher, seed, shape, first):
         tie_points=quality.point_table(at, found, fitted.residual, sigma, score, use, reason),
         cv_px=quality.rms_length(fitted.residual, use == "check"),
     )
-
-
-def _weak(match) -> bool:
-    return match.n_points < FEW_POINTS
 
 
 def _sigma(match, shape) -> float:
