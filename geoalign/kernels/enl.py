@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2, f
 
+from geoalign.kernels.glr_null import TWO_SIDED, max_tail
+
 DIFF_LOW, DIFF_STEP, DIFF_BINS = -12.0, 0.02, 700
 """Fixed histogram of ln |difference of log-intensity between dates|."""
 SCATTER_LOW, SCATTER_STEP, SCATTER_BINS = -20.0, 0.02, 1300
@@ -14,8 +16,12 @@ MIN_PIXELS = 400
 """Pixels below which the looks come from the median alone: shares and shapes need more."""
 MIN_DEGREES = 4
 """Degrees of freedom of a pixel's scatter below which the same holds: its shape tells nothing."""
-CHANGED = 0.02
-"""Mean share of changed pixels before the data speak."""
+STEP_ALPHA = 0.1
+"""Chance of leaving out a stable pixel because one step explains too much of its scatter; again for a second step."""
+CUT = 0.9
+"""Share of the remaining pixels, from the least scatter on, that the looks and their evenness are fitted to."""
+CHANGED = 0.005
+"""Mean share of changed pixels among those left, before the data speak: most changes are gone with the steps."""
 WORTH = 5000
 """Pixels that a scene's scatter counts for at most."""
 MOST_LOOKS = 75.0
@@ -118,16 +124,18 @@ def scatter_histogram(series, looks, known):
 
     series : (band, time, row, col); looks : (band, row, col); known : whether those are looks (else only relative)
     scatter = sum over bands and dates of looks ln(mean / x), which is -ln Q, with Bartlett's factor where they are
-    known.
+    known. Pixels that one or two steps explain too well are left out: how large a share of the scatter a step takes
+    does not depend on the looks, and where nothing changed it says nothing about the scatter itself (Basu's theorem,
+    exact in the limit of many looks). So the law of the stable pixels is as it was, and most that changed are gone.
     """
     n_band, n_time, n_row, n_col = series.shape
     out = np.zeros((n_time + 1, SCATTER_BINS))
-    total = np.zeros(n_band)
     logs = np.zeros(n_band)
+    weights = np.zeros(n_band)
+    sums = np.zeros((n_band, n_time + 1))
     for r in range(n_row):
         for c in range(n_col):
             n = 0
-            total[:] = 0.0
             logs[:] = 0.0
             for t in range(n_time):
                 good = True
@@ -136,22 +144,71 @@ def scatter_histogram(series, looks, known):
                     if not value > 0 or math.isinf(value):
                         good = False
                 if good:
-                    n += 1
                     for b in range(n_band):
-                        total[b] += series[b, t, r, c]
+                        sums[b, n + 1] = sums[b, n] + series[b, t, r, c]
                         logs[b] += math.log(series[b, t, r, c])
+                    n += 1
             if n < 2:
                 continue
             scatter = 0.0
             for b in range(n_band):
-                weight = looks[b, r, c]
+                weights[b] = looks[b, r, c]
                 if known:
-                    weight = max(weight - (n + 1) / (6 * n), 0.1 * weight)
-                scatter += weight * (n * math.log(total[b] / n) - logs[b])
-            if scatter > 0:
+                    weights[b] = max(weights[b] - (n + 1) / (6 * n), 0.1 * weights[b])
+                scatter += weights[b] * (n * math.log(sums[b, n] / n) - logs[b])
+            if scatter > 0 and not _stepped(sums[:, : n + 1], weights, scatter):
                 place = int((math.log(scatter) - SCATTER_LOW) / SCATTER_STEP)
                 out[n, min(max(place, 0), SCATTER_BINS - 1)] += 1
     return out
+
+
+@njit(nogil=True, cache=True)
+def _stepped(sums, weights, scatter):
+    """Whether one step explains more of a pixel's scatter than it does by chance, or a second one more of the rest.
+
+    sums : (band, n + 1) of the intensities before each date; weights : (band,); scatter : > 0
+    Whatever the looks: with the likelihood ratio for unknown ones.
+    """
+    n_band = sums.shape[0]
+    n = sums.shape[1] - 1
+    gain, where = _largest_step(sums, weights, 0, n)
+    if _is_chance(gain, scatter, n, n_band, n_band * (n - 2)):
+        left = _largest_step(sums, weights, 0, where)[0]
+        right = _largest_step(sums, weights, where, n)[0]
+        return not _is_chance(max(left, right), scatter - gain, n - 1, n_band, n_band * (n - 3))
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _largest_step(sums, weights, low, high):
+    """(scatter that the best step in low:high explains, its date)."""
+    best = 0.0
+    where = low + 1
+    n = high - low
+    for j in range(low + 1, high):
+        gain = 0.0
+        for b in range(sums.shape[0]):
+            before = (sums[b, j] - sums[b, low]) / (j - low)
+            after = (sums[b, high] - sums[b, j]) / (high - j)
+            mean = (sums[b, high] - sums[b, low]) / n
+            if before > 0 and after > 0:  # a sum may swallow what is a trillion times weaker
+                gain += weights[b] * (n * math.log(mean) - (j - low) * math.log(before) - (high - j) * math.log(after))
+        if gain > best:
+            best = gain
+            where = j
+    return best, where
+
+
+@njit(nogil=True, cache=True)
+def _is_chance(gain, scatter, n, n_band, degrees):
+    """Whether the best of n - 1 steps may take so much of the scatter, of which `degrees` are left beside it."""
+    if degrees < MIN_DEGREES - 1:
+        return True
+    if gain >= scatter:
+        return False
+    # Bartlett's scaling brings this ratio close to chi-square
+    z = -(degrees + 0.5 * n_band - 1) * math.log1p(-gain / scatter)
+    return max_tail(z, n, n_band, TWO_SIDED) >= STEP_ALPHA
 
 
 def looks_and_evenness(parts, n_band=1, known=False):
@@ -198,9 +255,9 @@ def _quantile(counts, share):
 def _fit(counts, degrees):
     """Looks (without Bartlett's term), 1 / d0, and the quantile among stable pixels where the overall median lies."""
     total = counts.sum()
-    cut = _quantile(counts, 0.5)
     if total < MIN_PIXELS or degrees < MIN_DEGREES:
-        return chi2.median(degrees) / 2 / cut, 0.0, 0.5
+        return chi2.median(degrees) / 2 / _quantile(counts, 0.5), 0.0, 0.5
+    cut = _quantile(counts, CUT)
     ln_cut = np.log(cut)
     ln_low = np.log(_quantile(counts, 0.01))
     edges = np.linspace(ln_low, ln_cut, 31)
@@ -211,14 +268,14 @@ def _fit(counts, degrees):
     position = np.exp(edges - ln_cut)
     # neighbours are alike: many pixels are worth fewer independent ones
     tempered = seen * min(1.0, WORTH / total)
-    changed = np.linspace(0.0, 0.4, 41)
+    changed = np.linspace(0.0, 0.9 * (1 - CUT), 41)
     inverse = np.array([0.0, *1 / np.array([192.0, 128, 96, 64, 48, 40, 32, 24, 20, 16, 12, 10, 8, 6])])
     ln_post = np.empty((inverse.size, changed.size))
     ln_looks = np.empty_like(ln_post)
     for i, value in enumerate(inverse):
         law = chi2(degrees) if value == 0 else f(degrees, 1 / value, scale=degrees)
-        # where the overall median lies among the stable pixels, if a share of all has left for the upper half
-        at = law.ppf(0.5 / (1 - changed))
+        # where the cut lies among the stable pixels, if a share of all is beyond it
+        at = law.ppf(CUT / (1 - changed))
         cdf = law.cdf(at[:, None] * position)
         share = np.diff(np.concatenate([np.zeros((changed.size, 1)), cdf], axis=1), axis=1) / cdf[:, -1:]
         ln_post[i] = (tempered * np.log(np.maximum(share, 1e-300))).sum(axis=1) - changed / CHANGED
