@@ -18,6 +18,8 @@ _HOMES = {
     "check_stack": "geoalign.types.stack",
     "new_changes": "geoalign.types.changes",
     "check_changes": "geoalign.types.changes",
+    "new_state": "geoalign.types.state",
+    "check_state": "geoalign.types.state",
     "Shift": "geoalign.types.warp",
     "Affine": "geoalign.types.warp",
     "Projective": "geoalign.types.warp",
