@@ -53,9 +53,9 @@ class Omnibus:
 
     Assumed: looks are alike in time, dates independent. An estimated ENL holds all that varies from date to date where
     nothing changed (speckle, soil moisture, despeckling), is lowered where the ground is noisier than the scene, and
-    looks may differ between pixels; a given one (`enl`, `attrs["enl"]`) is believed, and one that is too high flags
-    stable pixels. Rain that changes the whole scene on one date counts as change where the ENL is given. Scenes need
-    one orbit.
+    looks may differ between pixels; pixels that a step or two explain too well take no part in it, so that change does
+    not pass for noise. A given one (`enl`, `attrs["enl"]`) is believed, and one that is too high flags stable pixels.
+    Rain that changes the whole scene on one date counts as change where the ENL is given. Scenes need one orbit.
 
     With the coordinate `sigma_px` the log-variance of an observation grows by (|gradient| / intensity x sigma_px)^2,
     once for each band (the shift is the same in all).

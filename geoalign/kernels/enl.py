@@ -214,10 +214,11 @@ def _is_chance(gain, scatter, n, n_band, degrees):
 def looks_and_evenness(parts, n_band=1, known=False):
     """(looks, d0): the looks of a typical stable pixel (where `known`, the factor they lack), and how even they are.
 
-    Under H0, 2 rho L scatter is chi-square with f = n_band (k - 1) degrees of freedom for k observations; where looks
-    differ from pixel to pixel it is f F(f, d0). L, d0 and the share of changed pixels are estimated from the lower half
-    of the scatter, where change is not: posterior mean over a grid, with priors that doubt change (share exponential,
-    mean 0.05) and unevenness (half its mass on none). inf means even, nan that there is nothing to tell from.
+    parts : from `scatter_histogram`, of pixels in whose series no step stands out. Under H0, 2 rho L scatter is
+    chi-square with f = n_band (k - 1) degrees of freedom for k observations; where looks differ from pixel to pixel it
+    is f F(f, d0). L, d0 and the share of pixels that changed all the same are estimated from the lower nine tenths:
+    posterior mean over a grid, with priors that doubt change (share exponential, mean CHANGED) and unevenness (half its
+    mass on none). inf means even, nan that there is nothing to tell from.
 
     References
     ----------

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from geoalign.kernels.enl import (
+    SCATTER_LOW,
+    SCATTER_STEP,
     difference_histogram,
     difference_median,
     local_excess,
@@ -27,12 +29,38 @@ def test_looks_of_pure_speckle(looks, n_time):
     assert even > (40 if looks * n_time < 5 else 100)
 
 
-def test_change_in_a_fifth_of_the_pixels_hardly_moves_the_looks():
+CHANGES = {
+    "step": (slice(5, None), -5),
+    "weak step": (slice(5, None), -3),
+    "three dates": (slice(4, 7), -8),
+    "four dates": (slice(3, 7), 6),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize(("share", "off"), [(0.1, 0.03), (0.2, 0.06)])
+def test_change_hardly_moves_the_looks(what, share, off):
     rng = np.random.default_rng(3)
     series = rng.gamma(4.4, 1 / 4.4, (10, 150, 150))
-    series[5:, rng.random((150, 150)) < 0.2] *= 10**-0.5
-    found, _ = estimate(series)
-    assert found == pytest.approx(4.4, rel=0.12)
+    stable, _ = estimate(series)
+    dates, size_db = CHANGES[what]
+    series[dates, rng.random((150, 150)) < share] *= 10 ** (size_db / 10)
+    found, even = estimate(series)
+    assert found == pytest.approx(stable, rel=off)
+    assert even > 40
+
+
+@pytest.mark.parametrize("n_band", [1, 2])
+def test_leaving_out_steps_leaves_the_scatter_of_stable_pixels_as_it_is(n_band):
+    series = np.random.default_rng(9).gamma(6, 1 / 6, (n_band, 12, 250, 250))
+    one = np.ones((n_band, 250, 250), np.float32)
+    kept = scatter_histogram(series, one, False)[12]
+    share = np.cumsum(kept) / kept.sum()
+    everything = (12 * np.log(series.mean(axis=1)) - np.log(series).sum(axis=1)).sum(axis=0)
+    assert 0.7 < kept.sum() / everything.size < 0.9
+    for quantile in (0.05, 0.25, 0.5, 0.75, 0.95, 0.99):
+        at = np.exp(SCATTER_LOW + SCATTER_STEP * (np.searchsorted(share, quantile) + 1))
+        assert (everything < at).mean() == pytest.approx(quantile, abs=0.02 if quantile < 0.9 else 0.006)
 
 
 def test_uneven_looks_are_noticed():
