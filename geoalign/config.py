@@ -161,7 +161,7 @@ def load_config(path) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
     except IsADirectoryError as err:
         raise ConfigError(f"{path} is a folder; give the site's TOML file.") from err
     except OSError as err:
@@ -267,7 +267,7 @@ def _registers(given, sensors, problems) -> dict[str, Register | None]:
             out[sensor] = Register(**options)
         except ValidationError as err:
             own = given.get(sensor) if isinstance(given.get(sensor), dict) else {}
-            for error in err.errors():
+            for error in _merged(err.errors()):
                 nested = error["loc"][0] in own
                 _tell_one(error, ("register", sensor) if nested else ("register",), Register, problems)
     return out
@@ -295,27 +295,62 @@ def _by_sensor(given, path, sensors, problems, *, switch=False) -> dict[str, dic
 
 
 def _tell(err, path, model, problems):
-    for error in err.errors():
+    for error in _merged(err.errors()):
         _tell_one(error, path, model, problems)
+
+
+def _merged(errors):
+    """One error a place: a key that may be of several types fails once for each of them."""
+    out: dict[tuple, dict[str, Any]] = {}
+    for error in errors:
+        loc = tuple(
+            p
+            for p in error["loc"]
+            if not (isinstance(p, str) and re.match(r"(dict|tuple|str|int|function|literal)\b", p))
+        )
+        wanted = _TYPES.get(error["type"])
+        if loc in out and wanted and out[loc]["wanted"]:
+            out[loc]["wanted"].append(wanted)
+        elif loc not in out or not wanted:
+            out[loc] = {**error, "loc": loc, "wanted": [wanted] if wanted else []}
+    return out.values()
 
 
 def _tell_one(error, path, model, problems):
     """One error of pydantic in our words: the key, what was seen, what was expected."""
-    loc = [
-        p for p in error["loc"] if not (isinstance(p, str) and re.match(r"(dict|tuple|str|function|literal)\b.*", p))
-    ]
+    loc = error["loc"]
     where = (*path, *loc)
-    kind, seen = error["type"], error.get("input")
+    kind, seen, wanted = error["type"], error.get("input"), error["wanted"]
     if kind == "extra_forbidden":
         problems.unknown(where, _keys(_model_at(model, loc[:-1])))
+    elif kind == "missing" and isinstance(where[-1], int):
+        problems.add(where[:-1], f"has too few values, the {where[-1] + 1}th is missing, got {seen!r}")
     elif kind == "missing":
         problems.add(where[:-1] if len(where) > 1 else (), f"{where[-1]}: missing; {_NEEDED.get(where[-1], 'give it')}")
-    elif kind == "model_type":
-        problems.add(where, f"must be a table, got {seen!r}")
+    elif where == ("detect",) and isinstance(seen, dict):
+        return  # said in sitecheck, with how to write it
+    elif wanted:
+        problems.add(where, f"must be {' or '.join(dict.fromkeys(wanted))}, got {seen!r}")
     else:
         expected = re.sub(r"^Input should be ", "must be ", error["msg"])
         problems.add(where, f"{expected[0].lower()}{expected[1:]}, got {seen!r}")
 
+
+_UNION = re.compile(r"(dict|tuple|str|int|function|literal)\b")
+"""What pydantic puts into the place of an error to say which type of several it tried."""
+
+_TYPES = {
+    "string_type": "a string",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "tuple_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+}
+"""Kinds of errors of pydantic that mean a value of another type, and the type in TOML's words."""
 
 _NEEDED = {
     "name": 'a short name of the site, e.g. name = "valley"',

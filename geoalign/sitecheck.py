@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from pathlib import Path
@@ -13,12 +14,24 @@ ONLY = "scenes"
 """What the single stack is called where `scenes` is one source and not a table of sensors."""
 
 MODELS = ("auto", "shift", "rigid", "similarity", "affine", "projective", "field")
+MATCHERS = ("auto", "orb", "phase")
+PRODUCTS = ("auto", "sentinel2-l2a", "landsat-c2-l2", "hls", "sentinel1-rtc", "opera-rtc-s1", "generic")
+MASKS = (
+    "valid_range", "dilate_px", "cloud_sigma", "shadow_sigma", "floor_db", "layover", "incidence", "incidence_range",
+)  # fmt: skip
+"""The names that the rooms know, again, because importing the rooms takes seconds; a test holds them to be the same."""
+
+MAX_PIXELS = 2**31
+"""Most pixels of a project grid, as for one file."""
 
 
 def check(raw, folder, problems) -> None:
     """Add to `problems` all that is wrong with the plain tables of a site file in `folder`."""
     _check_paths(raw, folder, problems)
+    _check_products(raw, problems)
     _check_grid(raw, problems)
+    _check_register(raw, problems)
+    _check_masks(raw, problems)
     _check_detectors(raw, problems)
 
 
@@ -73,17 +86,25 @@ def _check_paths(raw, folder, problems):
         path = (key,) if sensor is None else (key, sensor)
         if sensor is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", sensor):
             problems.add(path, f"a sensor's name is made of letters, digits, _ and -, got {sensor!r}")
-        if isinstance(text, str):
+        if isinstance(text, str) and not text.strip():
+            problems.add(path, "is empty; give a folder, a file or a pattern such as 'scenes/*.tif'")
+        elif isinstance(text, str):
             _check_source(absolute(folder, text), text, path, problems)
     for section, name in (("grid", "like"), (None, "truth")):
         text = raw.get(name) if section is None else _table(raw, section).get(name)
         if isinstance(text, str) and not os.path.exists(absolute(folder, text)):
             problems.add((section, name) if section else (name,), f"{absolute(folder, text)} does not exist")
+        elif name == "truth" and isinstance(text, str) and not os.path.isfile(absolute(folder, f"{text}/truth.json")):
+            problems.add(("truth",), f"{absolute(folder, text)} holds no truth.json; give the folder simulate wrote")
     if isinstance(raw.get("output"), str) and raw["output"]:
         _check_output(Path(absolute(folder, raw["output"])), problems)
     if isinstance(raw.get("time"), list | str):
         parts = raw["time"].split("/") if isinstance(raw["time"], str) else raw["time"]
         _check_dates([p for p in parts if p not in ("", "..")], ("time",), problems)
+        if len(parts) > 2:
+            problems.add(("time",), f"must be a first and a last date, as '2024-01-01/2024-06-30', got {raw['time']!r}")
+        elif len(parts) == 2 and all(re.match(r"\d{4}", str(p)) for p in parts) and _later(*map(str, parts)):
+            problems.add(("time",), f"ends before it starts, got {raw['time']!r}; give the first date first")
 
 
 def _check_source(path, text, where, problems):
@@ -120,6 +141,22 @@ def _check_dates(values, where, problems):
             problems.add((*where, i) if len(values) > 1 else where, f"{value!r} is not a date; write it as 2024-05-31")
 
 
+def _later(first, last) -> bool:
+    """Whether ISO date `first` is after `last`; "2024" and "2024-05" are spans, so only what both give counts."""
+    n = min(len(first), len(last))
+    return first[:n] > last[:n]
+
+
+def _check_products(raw, problems):
+    given = raw.get("product")
+    for key, text in given.items() if isinstance(given, dict) else [(None, given)]:
+        path = ("product",) if key is None else ("product", key)
+        if key is not None and key not in sensors_of(raw):
+            problems.unknown(path, sensors_of(raw))
+        elif isinstance(text, str) and text.partition("@")[0] not in PRODUCTS:
+            problems.add(path, f"{text!r} is unknown; choose one of {', '.join(PRODUCTS)}")
+
+
 def _table(raw, name) -> dict:
     section = raw.get(name)
     return section if isinstance(section, dict) else {}
@@ -153,17 +190,42 @@ def _check_grid(raw, problems):
             )
         if "crs" not in grid:
             problems.add(("grid", "bbox"), "needs crs and resolution_m beside it; a box without a CRS has no place")
-    for path, model in _register_tables(raw):
-        if isinstance(model.get("model"), str) and model["model"] not in MODELS:
-            problems.add((*path, "model"), f"{model['model']!r} is unknown; choose one of {', '.join(MODELS)}")
+    step = grid.get("resolution_m")
+    if _is_number(step) and not math.isfinite(step):
+        problems.add(("grid", "resolution_m"), f"must be a number of metres, got {step!r}")
+    elif _is_number(step) and step > 0 and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+        width, height = (box[2] - box[0]) / step, (box[3] - box[1]) / step
+        if not math.isfinite(width * height) or (width > 0 < height and width * height > MAX_PIXELS):
+            problems.add(
+                ("grid", "bbox"),
+                f"makes a grid of {width:.4g} x {height:.4g} pixels of {step:g} m, and at most 2^31 are taken; is "
+                f"it in the units of {crs}? Give a smaller box or a coarser resolution_m",
+            )
 
 
-def _register_tables(raw):
-    section = _table(raw, "register")
-    yield ("register",), section
+def _check_register(raw, problems):
+    for path, options in _by_sensor(raw, "register"):
+        for key, known in (("model", MODELS), ("matcher", MATCHERS)):
+            if isinstance(options.get(key), str) and options[key] not in known:
+                near = difflib.get_close_matches(options[key], known, n=1, cutoff=0.5)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                problems.add((*path, key), f"{options[key]!r} is unknown{hint}; choose one of {', '.join(known)}")
+
+
+def _check_masks(raw, problems):
+    for path, options in _by_sensor(raw, "mask"):
+        for key, value in options.items():
+            if key not in MASKS and not isinstance(value, dict):
+                problems.unknown((*path, key), MASKS)
+
+
+def _by_sensor(raw, name):
+    """A section and its tables of single sensors, each with its path."""
+    section = _table(raw, name)
+    yield (name,), section
     for sensor in sensors_of(raw):
         if isinstance(section.get(sensor), dict):
-            yield ("register", sensor), section[sensor]
+            yield (name, sensor), section[sensor]
 
 
 def _check_detectors(raw, problems):
@@ -191,8 +253,10 @@ def _check_detector(item, i, registry, sensors, problems):
         problems.add(("detect", i, "on"), f"{on!r} is none of the stacks of scenes ({known})")
     if on is None and len(sensors) > 1:
         problems.add(("detect", i), f"on: missing; say which stack it is for ({', '.join(repr(s) for s in sensors)})")
-    if isinstance(item.get("name"), str) and not re.fullmatch(r"[A-Za-z0-9._-]+", item["name"]):
-        problems.add(("detect", i, "name"), f"names a folder; use letters, digits, _ . and -, got {item['name']!r}")
+    if isinstance(item.get("name"), str) and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", item["name"]):
+        problems.add(
+            ("detect", i, "name"), f"names a folder; use letters, digits, _ - and then dots, got {item['name']!r}"
+        )
     if not isinstance(name, str):
         return
     if name not in registry:

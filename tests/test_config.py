@@ -152,6 +152,18 @@ formats = ["gpkg", "shp"]
         (('detector = "log_ratio"', 'detector = "log_ratio"\nprior = "high"'), ("detect[1].prior", "'high'")),
         (('detector = "log_ratio"', 'detector = "harmonic_cusum"\norder = 2.5'), ("detect[1].order", "int", "2.5")),
         (('detector = "log_ratio"', 'detector = "log_ratio"\nname = "../up"'), ("detect[1].name", "folder")),
+        (('detector = "log_ratio"', 'detector = "log_ratio"\nname = ".."'), ("detect[1].name", "folder")),
+        (('scenes = "scenes/*.tif"', 'scenes = ""'), ("3: scenes", "is empty")),
+        (('scenes = "scenes/*.tif"', 'scenes = ["scenes/a.tif"]'), ("3: scenes", "a string or a table")),
+        (('output = "out"', 'output = "out"\norbit = "a"'), ("5: orbit", "a whole number or a table", "'a'")),
+        (('output = "out"', 'output = "out"\nproduct = "sentinl1"'), ("5: product", "'sentinl1'", "sentinel1-rtc")),
+        (('output = "out"', 'output = "out"\ntime = "2024-12/2024-10"'), ("5: time", "ends before it starts")),
+        (('output = "out"', 'output = "out"\ntruth = "scenes"'), ("5: truth", "no truth.json")),
+        (('reference = "auto"', 'matcher = "phse"'), ("register.matcher", "'phse'", "'phase'")),
+        (('reference = "auto"', 'reference = "auto"\n[mask]\ndilat_px = 2'), ("mask.dilat_px", "'dilate_px'")),
+        (("resolution_m = 10", "resolution_m = nan"), ("7: grid.resolution_m", "nan")),
+        (("resolution_m = 10", "resolution_m = 10\nbbox = [-5e7, -5e6, 5e7, 5e6]"), ("8: grid.bbox", "1e+07 x 1e+06")),
+        (("resolution_m = 10", "resolution_m = 10\nbbox = [1, 2]"), ("8: grid.bbox", "too few", "[1, 2]")),
     ],
 )  # fmt: skip
 def test_each_mistake_says_where_and_what(folder, change, words):
@@ -159,6 +171,31 @@ def test_each_mistake_says_where_and_what(folder, change, words):
     assert change[0] in SMALLEST
     text = "\n".join(problems(SMALLEST.replace(*change), folder))
     assert all(word in text for word in words), text
+
+
+def test_one_mistake_is_told_once(folder):
+    assert len(problems(SMALLEST.replace('scenes = "scenes/*.tif"', "scenes = 5"), folder)) == 1
+    assert len(problems(SMALLEST.replace("[[detect]]", "[detect]"), folder)) == 1
+
+
+def test_names_of_the_rooms_are_those_that_are_checked():
+    from inspect import signature
+
+    from geoalign import sitecheck
+    from geoalign.io.products import PROFILES
+    from geoalign.masks import optical, sar
+    from geoalign.registration import MATCHERS, MODELS
+
+    assert set(sitecheck.MATCHERS) == set(MATCHERS)
+    assert set(sitecheck.MODELS) == set(MODELS)
+    assert set(sitecheck.PRODUCTS) == {"auto", *PROFILES}
+    known = {name for room in (optical, sar) for name in signature(room.screen).parameters}
+    assert set(sitecheck.MASKS) == known - {"stack"}
+
+
+def test_a_byte_order_mark_in_front_of_a_site_file_is_read_over(folder):
+    (folder / "site.toml").write_text("\ufeff" + SMALLEST, encoding="utf-8")
+    assert load_config(folder / "site.toml").name == "valley"
 
 
 def test_a_missing_file_a_folder_and_odd_bytes_are_told_apart(tmp_path):
