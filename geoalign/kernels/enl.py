@@ -14,6 +14,8 @@ SCATTER_LOW, SCATTER_STEP, SCATTER_BINS = -20.0, 0.02, 1300
 """Fixed histogram of ln(scatter) of a pixel's series, a row for each number of observations."""
 MIN_PIXELS = 400
 """Pixels below which the looks come from the median alone: shares and shapes need more."""
+FEW = 20
+"""Pixels below which even the median is not worth having."""
 MIN_DEGREES = 4
 """Degrees of freedom of a pixel's scatter below which the same holds: its shape tells nothing."""
 STEP_ALPHA = 0.1
@@ -120,16 +122,17 @@ def local_excess(series, scene_median):
 
 @njit(nogil=True, cache=True)
 def scatter_histogram(series, looks, known):
-    """Counts of ln scatter, (n_time + 1, SCATTER_BINS): a row for each number of observations.
+    """Counts of ln scatter, (2, n_time + 1, SCATTER_BINS): a row for each number of observations.
 
     series : (band, time, row, col); looks : (band, row, col); known : whether those are looks (else only relative)
     scatter = sum over bands and dates of looks ln(mean / x), which is -ln Q, with Bartlett's factor where they are
-    known. Pixels that one or two steps explain too well are left out: how large a share of the scatter a step takes
-    does not depend on the looks, and where nothing changed it says nothing about the scatter itself (Basu's theorem,
-    exact in the limit of many looks). So the law of the stable pixels is as it was, and most that changed are gone.
+    known. Pixels that one or two steps explain too well are counted apart, in [1]: how large a share of the scatter a
+    step takes does not depend on the looks, and where nothing changed it says nothing about the scatter itself (Basu's
+    theorem, exact in the limit of many looks). So in [0] the law of the stable pixels is as it was, and most that
+    changed are gone.
     """
     n_band, n_time, n_row, n_col = series.shape
-    out = np.zeros((n_time + 1, SCATTER_BINS))
+    out = np.zeros((2, n_time + 1, SCATTER_BINS))
     logs = np.zeros(n_band)
     weights = np.zeros(n_band)
     sums = np.zeros((n_band, n_time + 1))
@@ -156,9 +159,10 @@ def scatter_histogram(series, looks, known):
                 if known:
                     weights[b] = max(weights[b] - (n + 1) / (6 * n), 0.1 * weights[b])
                 scatter += weights[b] * (n * math.log(sums[b, n] / n) - logs[b])
-            if scatter > 0 and not _stepped(sums[:, : n + 1], weights, scatter):
+            if scatter > 0:
                 place = int((math.log(scatter) - SCATTER_LOW) / SCATTER_STEP)
-                out[n, min(max(place, 0), SCATTER_BINS - 1)] += 1
+                apart = 1 if _stepped(sums[:, : n + 1], weights, scatter) else 0
+                out[apart, n, min(max(place, 0), SCATTER_BINS - 1)] += 1
     return out
 
 
@@ -214,17 +218,18 @@ def _is_chance(gain, scatter, n, n_band, degrees):
 def looks_and_evenness(parts, n_band=1, known=False):
     """(looks, d0): the looks of a typical stable pixel (where `known`, the factor they lack), and how even they are.
 
-    parts : from `scatter_histogram`, of pixels in whose series no step stands out. Under H0, 2 rho L scatter is
-    chi-square with f = n_band (k - 1) degrees of freedom for k observations; where looks differ from pixel to pixel it
-    is f F(f, d0). L, d0 and the share of pixels that changed all the same are estimated from the lower nine tenths:
-    posterior mean over a grid, with priors that doubt change (share exponential, mean CHANGED) and unevenness (half its
-    mass on none). inf means even, nan that there is nothing to tell from.
+    parts : from `scatter_histogram`; only pixels in whose series no step stands out speak, if there are any. Under H0,
+    2 rho L scatter is chi-square with f = n_band (k - 1) degrees of freedom for k observations; where looks differ from
+    pixel to pixel it is f F(f, d0). L, d0 and the share of pixels that changed all the same are estimated from the
+    lower nine tenths: posterior mean over a grid, with priors that doubt change (share exponential, mean CHANGED) and
+    unevenness (half its mass on none). inf means even, nan that there is nothing to tell from.
 
     References
     ----------
     Smyth (2004), doi:10.2202/1544-6115.1027, for variances that vary around a common one with d0 degrees of freedom.
     """
-    counts = np.sum(parts, axis=0)
+    stable, stepped = np.sum(parts, axis=0)
+    counts = stable if stable.sum() >= FEW else stable + stepped
     rows = np.flatnonzero(counts.sum(axis=1))
     if rows.size == 0:
         return np.array([np.nan, np.inf])
@@ -234,7 +239,7 @@ def looks_and_evenness(parts, n_band=1, known=False):
     # other numbers of observations: each row's own median, on the scale of the fitted one
     values, weights = [looks + _bartlett(main, known)], [sizes.max()]
     for k, size in zip(rows, sizes):
-        if k != main and size >= 20:
+        if k != main and size >= FEW:
             degrees = n_band * (k - 1)
             middle = degrees * f.ppf(inner, degrees, 1 / even) if even > 0 else chi2.ppf(inner, degrees)
             values.append(middle / 2 / _quantile(counts[k], 0.5) + _bartlett(k, known))

@@ -54,13 +54,20 @@ def test_change_hardly_moves_the_looks(what, share, off):
 def test_leaving_out_steps_leaves_the_scatter_of_stable_pixels_as_it_is(n_band):
     series = np.random.default_rng(9).gamma(6, 1 / 6, (n_band, 12, 250, 250))
     one = np.ones((n_band, 250, 250), np.float32)
-    kept = scatter_histogram(series, one, False)[12]
+    kept = scatter_histogram(series, one, False)[0, 12]
     share = np.cumsum(kept) / kept.sum()
     everything = (12 * np.log(series.mean(axis=1)) - np.log(series).sum(axis=1)).sum(axis=0)
     assert 0.7 < kept.sum() / everything.size < 0.9
     for quantile in (0.05, 0.25, 0.5, 0.75, 0.95, 0.99):
         at = np.exp(SCATTER_LOW + SCATTER_STEP * (np.searchsorted(share, quantile) + 1))
         assert (everything < at).mean() == pytest.approx(quantile, abs=0.02 if quantile < 0.9 else 0.006)
+
+
+def test_where_every_pixel_steps_the_looks_are_still_a_number():
+    series = np.random.default_rng(10).gamma(50, 1 / 50, (10, 12, 12))
+    series[4:] *= 20
+    found, _ = estimate(series)
+    assert 0 < found < 2
 
 
 def test_uneven_looks_are_noticed():
