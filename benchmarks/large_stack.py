@@ -18,6 +18,15 @@ from pathlib import Path
 from results import write_section
 
 LIMIT_GB = 4.0
+SITE = """name = "large"
+scenes = "sar/*.tif"
+output = "out"
+[[detect]]
+detector = "omnibus"
+alpha = 0.001
+[vectors]
+min_area_m2 = 10000
+"""
 
 
 def main() -> int:
@@ -29,8 +38,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         simulated_s = simulate_scenes(folder, options.size, options.scenes)
+        site = folder / "large.toml"
+        site.write_text(SITE)
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "geoalign.cli", "run", str(folder / "site.toml"), "-v"])
+        done = subprocess.run([sys.executable, "-m", "geoalign.cli", "run", str(site), "-v"])
         wall_s = time.perf_counter() - started
         peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         size_gb = sum(p.stat().st_size for p in (folder / "sar").glob("*.tif")) / 2**30

@@ -58,7 +58,8 @@ def pairs():
 
     def speckled(image, looks):
         power = np.exp((image - image.mean()) / spread / 2)
-        return (power * rng.gamma(looks, 1 / looks, image.shape)).astype(np.float32)
+        # every method gets the logarithm, in which speckle is additive
+        return np.log(power * rng.gamma(looks, 1 / looks, image.shape)).astype(np.float32)
 
     for name, warp in WARPS.items():
         moving = render(scene, warp)
