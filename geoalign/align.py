@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from geoalign.errors import ConfigError, NoUsableData
+from geoalign.publish import make_folder
+from geoalign.usable import read_once, reference_of
+
 log = logging.getLogger("geoalign")
 
 
@@ -49,19 +53,31 @@ def align_scenes(
     >>> align_scenes("scenes/*.tif", "aligned").alignment.report  # doctest: +SKIP
     """
     from geoalign.io import open_stack, write_polygons
+    from geoalign.kernels.resample import KINDS
     from geoalign.masks import mask
     from geoalign.registration import coregister
 
-    output = Path(output)
+    if resampling not in KINDS:
+        raise ConfigError(f"resampling {resampling!r} is unknown; choose one of {', '.join(KINDS)}.")
+    output = make_folder(Path(output))
     stack = open_stack(scenes, product=product)
-    alignment = coregister(mask(stack), **options)
+    usable, _, lost = read_once(mask(stack))
+    skipped = json.loads(stack.attrs.get("skipped", "[]"))
+    for scene, (_, reason) in lost.items():
+        log.warning("scene %s is left out: %s", scene, reason)
+        skipped.append({"scene": scene, "path": "", "reason": reason})
+    if not usable.sizes["time"]:
+        raise NoUsableData("no scene is left to align. " + "; ".join(f"{r['scene']}: {r['reason']}" for r in skipped))
+    reasons = {scene: reason for scene, (_, reason) in lost.items()}
+    reference = reference_of(options.pop("reference", "auto"), usable, Path.cwd(), product=product, lost=reasons)
+    alignment = coregister(usable, reference=reference, **options)
     paths = [alignment.save(output / "alignment.json")]
     if len(alignment.points) and alignment.geobox is not None:
         paths.append(write_polygons(alignment.tie_points(), output / "tie_points.gpkg"))
     if write:
         moved = open_stack(scenes, product=product, like=stack.odc.geobox, alignment=alignment)
         paths += [_write_scene(moved.isel(time=i), output / "scenes") for i in range(moved.sizes["time"])]
-    return Aligned(alignment, json.loads(stack.attrs.get("skipped", "[]")), paths)
+    return Aligned(alignment, skipped, paths)
 
 
 def _write_scene(scene, folder) -> Path:

@@ -95,11 +95,27 @@ def _common(
     level = logging.DEBUG if verbose or debug else logging.ERROR if quiet else logging.WARNING if bar else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    handler.addFilter(_Once())
     log.handlers = [handler]
     log.setLevel(level)
     log.propagate = False
     for name, value in cleared.items():
         log.debug("%s=%s belongs to another GDAL or PROJ and is ignored", name, value)
+
+
+class _Once(logging.Filter):
+    """Lets a warning through once: scenes are opened again where they are resampled, and say the same again."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record):
+        text = record.getMessage()
+        if record.levelno == logging.WARNING and text in self.seen:
+            return False
+        self.seen.add(text)
+        return True
 
 
 # ---------------------------------------------------------------------------------------------------- the commands
@@ -135,10 +151,12 @@ def simulate(
     json: Json = False,
 ) -> int:
     """Write simulated optical and SAR scenes with known shifts, changes and dates, and a site file for them."""
+    from geoalign.publish import make_folder
     from geoalign.simulation import simulate as make
 
+    make_folder(folder)
     made = make(folder, size=size, seed=seed)
-    counts = {"optical": made.optical.sizes["time"], "sar": made.sar.sizes["time"]}
+    counts = {sensor: len(made.recipe.of(sensor)) for sensor in ("optical", "sar")}  # asks for no pixel
     document = {
         "folder": str(folder),
         "site": str(folder / "site.toml"),

@@ -25,6 +25,7 @@ from geoalign import publish
 from geoalign.config import Config, Detect, load_config
 from geoalign.errors import ConfigError, GeoalignError, MatchError, NoUsableData
 from geoalign.record import crs_text, manifest, measured, now, summary
+from geoalign.usable import read_once, reference_of
 
 log = logging.getLogger("geoalign")
 
@@ -88,6 +89,7 @@ class _Work:
     timings: dict[str, float] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    no_data: bool = True  # whether all that failed did so for want of data
     scenes: list[dict[str, Any]] = field(default_factory=list)
     reports: list[pd.DataFrame] = field(default_factory=list)
     alignments: dict[str, Any] = field(default_factory=dict)
@@ -304,6 +306,12 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
                 work.skip(name, record.get("scene") or record.get("path", "?"), record["reason"], tell=False)
             stacks[name] = stack
         geobox = next(iter(stacks.values())).odc.geobox
+        if config.vectors.min_area_m2 > 0 and not geobox.crs.projected:
+            raise ConfigError(
+                f"vectors.min_area_m2 is {config.vectors.min_area_m2:g}, but the grid is in degrees "
+                f"({crs_text(geobox)}), so that its pixels have no size in metres. Give [grid] a projected crs (for "
+                "example the local UTM zone) and resolution_m, or leave min_area_m2 out."
+            )
     return geobox, stacks
 
 
@@ -378,7 +386,11 @@ def _aligned(work, name, stack, geobox):
         return masked
     with work.step(f"register {name}"):
         given = register.model_dump(exclude={"resampling"})
+        lost = {r["scene"]: r["reason"] for r in work.skipped}
         try:
+            given["reference"] = reference_of(
+                register.reference, masked, config.folder, product=config.product_of(name), lost=lost
+            )
             alignment = coregister(masked, **given)
         except (MatchError, NoUsableData) as err:
             work.skip(name, "*", f"the stack can't be aligned: {err}")
@@ -405,35 +417,23 @@ def _held(stack):
 
 
 def _scan(work, name, stack):
-    """Read every scene once: its clear share, and whether it can be read at all. None where none is left."""
-    import dask
-    from rasterio.errors import RasterioError
-
+    """The stack without scenes of no use, each noted with its reason; None where none is left."""
     applied = {r.get("scene"): r for r in json.loads(stack.attrs.get("applied", "[]"))}
-    pixels = stack.sizes["y"] * stack.sizes["x"]
-    keep = []
-    for i, (scene, stamp, sensor) in enumerate(zip(stack.scene.values, stack.time.values, stack.sensor.values)):
-        record = {
-            "stack": name,
-            "scene": str(scene),
-            "time": str(stamp)[:19],
-            "sensor": str(sensor),
-            "clear": float("nan"),
-            "applied": applied.get(str(scene), {}),
-        }
-        try:
-            counts = dask.compute(*(stack[band].isel(time=i).notnull().sum() for band in stack.data_vars))
-        except (GeoalignError, OSError, RasterioError) as err:
-            work.skip(name, scene, f"can't be read: {err}")
-            continue
-        finally:
-            work.scenes.append(record)
-        record["clear"] = round(max(int(c) for c in counts) / pixels, 4)
-        if min(int(c) for c in counts) == 0:
-            work.skip(name, scene, "nothing was observed: all of it is cloud, nodata or outside the grid", "empty")
-            continue
-        keep.append(i)
-    return stack.isel(time=keep) if keep else None
+    stack_left, clear, lost = read_once(stack)
+    for scene, stamp, sensor in zip(stack.scene.values, stack.time.values, stack.sensor.values):
+        work.scenes.append(
+            {
+                "stack": name,
+                "scene": str(scene),
+                "time": str(stamp)[:19],
+                "sensor": str(sensor),
+                "clear": clear.get(str(scene), float("nan")),
+                "applied": applied.get(str(scene), {}),
+            }
+        )
+    for scene, (kind, reason) in lost.items():
+        work.skip(name, scene, reason, kind)
+    return stack_left if stack_left.sizes["time"] else None
 
 
 def _detect_all(work, stacks):
@@ -450,6 +450,7 @@ def _detect_all(work, stacks):
         except GeoalignError as err:
             log.error("%s failed: %s", name, err)
             work.failed[name] = str(err)
+            work.no_data &= isinstance(err, NoUsableData)
 
 
 def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
@@ -458,6 +459,7 @@ def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
     from geoalign.vectors import polygons
 
     config, on = work.config, work.config.stack_of(item)
+    _check_since(item, stack)
     side = min(_side(stack), max(stack.chunksizes["y"]))
     changes = detect(stack.chunk({"time": -1, "y": side, "x": side}), item.detector, **item.options)
     folder = work.folder / "layers" / name
@@ -491,6 +493,16 @@ def _detect_one(work, name, item: Detect, stack) -> dict[str, Any]:
         **summary(changes),
         "polygons": len(frame),
     }
+
+
+def _check_since(item, stack):
+    """Nothing can be found after the last scene; a result of "no change" would be a lie."""
+    since, last = item.options.get("since"), stack.time.values[-1]
+    if since is not None and np.datetime64(str(since)) > last:
+        raise NoUsableData(
+            f"since = {str(since)[:10]} lies after the last usable scene ({str(last)[:10]}): there is nothing to look "
+            "at. Give an earlier date, or add later scenes."
+        )
 
 
 def _provenance(work, name, item, stack) -> dict[str, Any]:
@@ -529,7 +541,8 @@ def _pictures(folder, stacks) -> dict[str, Any]:
 
 def _nothing_detected(work, stacks) -> GeoalignError:
     reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in work.failed.items())
-    kind = NoUsableData if max(stack.sizes["time"] for stack in stacks.values()) < 2 else GeoalignError
+    few = max(stack.sizes["time"] for stack in stacks.values()) < 2
+    kind = NoUsableData if few or work.no_data else GeoalignError
     return kind(f"no detector could work. {reasons}. {_reasons(work)}".strip())
 
 

@@ -39,7 +39,7 @@ class Locked(GeoalignError):
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """One writer a folder. The operating system frees the lock when its holder ends, however it ends."""
-    _make(output)
+    make_folder(output)
     try:
         import fcntl
     except ImportError:  # Windows: staging folders are unique there too, only the last to end wins
@@ -63,10 +63,10 @@ def locked(output: Path) -> Iterator[None]:
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
     """A hidden folder to write into; gone when left, unless it was published. Those of runs that died go too."""
-    runs = _make(output / "runs")
+    runs = make_folder(output / "runs")
     for left in runs.glob(".part-*"):
         shutil.rmtree(left, ignore_errors=True)
-    folder = _make(runs / f".part-{os.getpid()}")
+    folder = make_folder(runs / f".part-{os.getpid()}")
     try:
         yield folder
     finally:
@@ -158,6 +158,17 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     return out
 
 
+def record_file(folder: Path, path: Path) -> None:
+    """Put a file that was written into a finished run again into its manifest, so that `verify` knows it."""
+    folder, path = Path(folder).resolve(), Path(path).resolve()
+    document = read_manifest(folder)
+    if not path.is_relative_to(folder) or "files" not in document:
+        return
+    record = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    document["files"] = dict(sorted({**document["files"], path.relative_to(folder).as_posix(): record}.items()))
+    write_json(folder / "manifest.json", document)
+
+
 def verify(folder: Path) -> list[str]:
     """What differs between a run's files and its manifest; empty where nothing does."""
     wrong = []
@@ -227,7 +238,8 @@ def _sha256(path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _make(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is not there yet; an error that says what to do where it can't be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from geoalign.io.atomic import atomic
 from geoalign.pipeline import DETECTION_COLUMNS, REGISTRATION_COLUMNS, read_run
-from geoalign.publish import read_manifest, resolve
+from geoalign.publish import read_manifest, record_file, resolve
 from geoalign.report_page import PAGE, SCRIPT, STYLE
 
 WHY_TEXT = {
@@ -60,6 +60,7 @@ def write_report(folder, path=None) -> Path:
     page = html_report(folder)
     with atomic(path) as partial:
         partial.write_text(page, encoding="utf-8")
+    record_file(folder, path)
     return path
 
 

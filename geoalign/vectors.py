@@ -120,7 +120,7 @@ def polygons(
         raise ConfigError(f"connectivity is {connectivity!r}; it can be 8 (corners join) or 4 (they don't).")
     box, transform = geobox_of(changes), transform_of(changes)
     if min_area_m2 > 0 and (box is None or not box.crs.projected):
-        grid = "has no CRS" if box is None else f"is in degrees ({box.crs})"
+        grid = "has no CRS" if box is None else f"is in degrees (EPSG:{box.crs.epsg})"
         raise ConfigError(
             f"min_area_m2 is {min_area_m2:g}, but the grid {grid}, so that its pixels have no size in metres. "
             "Work on a projected grid (for example the local UTM zone), or set min_area_m2=0."

@@ -102,6 +102,23 @@ def test_info_says_what_would_be_applied(site, capsys):
     assert "sentinel1-rtc" in capsys.readouterr().out
 
 
+def test_what_is_left_out_is_said_once_though_scenes_are_opened_again(site, capsys):
+    files(site)[2].write_bytes(b"")
+    assert cli.main(["run", str(site)]) == 3
+    assert capsys.readouterr().err.count("is empty (0 bytes)") == 1
+
+
+def test_simulate_renders_the_files_and_nothing_twice(tmp_path, capsys, monkeypatch):
+    from geoalign.simulation import Simulation
+
+    monkeypatch.setattr(Simulation, "_stack", lambda *a: pytest.fail("a stack was rendered to count its scenes"))
+    assert cli.main(["simulate", str(tmp_path / "made"), "--size", "32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenes"] == {"optical": 30, "sar": 30}
+    (tmp_path / "file").touch()
+    assert cli.main(["simulate", str(tmp_path / "file"), "--size", "32"]) == 1
+    assert "can't be made" in capsys.readouterr().err
+
+
 def test_simulated_scenes_come_with_a_site_file_that_is_valid(tmp_path, capsys):
     assert cli.main(["simulate", str(tmp_path / "made"), "--size", "32", "--seed", "1"]) == 0
     assert cli.main(["validate", str(tmp_path / "made" / "site.toml")]) == 0

@@ -231,3 +231,23 @@ def test_changed_missing_and_cut_files_are_found(site):
     assert "status.tif is missing" in wrong
     assert "date.tif has 2 bytes" in wrong
     assert "why.tif has changed" in wrong
+
+
+def test_looking_only_after_the_last_scene_is_no_usable_data(site):
+    text = site.read_text().replace('detector = "log_ratio"', 'detector = "log_ratio"\nsince = "2026-01-01"')
+    site.write_text(text)
+    with pytest.raises(NoUsableData, match="since = 2026-01-01 lies after the last usable scene"):
+        run(site)
+
+
+def test_areas_in_square_metres_on_a_grid_in_degrees_are_refused_before_any_work(scenes, tmp_path):
+    from rasterio.warp import calculate_default_transform
+
+    text = SITE.split("[grid]")[0] + '[[detect]]\ndetector = "log_ratio"\n[vectors]\nmin_area_m2 = 500\n'
+    site = copy_site(scenes, tmp_path, text)
+    for path in (tmp_path / "sar").iterdir():
+        with rasterio.open(path, "r+") as file:
+            place = calculate_default_transform(file.crs, "EPSG:4326", file.width, file.height, *file.bounds)[0]
+            file.crs, file.transform = "EPSG:4326", place
+    with pytest.raises(ConfigError, match=r"500, but the grid is in degrees \(EPSG:4326\).*\[grid\]"):
+        run(site)

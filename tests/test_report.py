@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from geoalign import run
+from geoalign import publish, run
 from geoalign.errors import StateError
 from geoalign.report import html_report, write_report
 from tests.small_site import SITE, copy_site, make_scenes
@@ -102,3 +102,9 @@ def test_the_same_run_gives_the_same_page(done, page):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(StateError, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_a_page_written_again_is_known_to_the_manifest(tmp_path):
+    result = run(copy_site(make_scenes(tmp_path / "scenes"), tmp_path / "site"))
+    write_report(result.folder)
+    assert publish.verify(result.folder) == []

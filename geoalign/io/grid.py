@@ -58,6 +58,21 @@ def choose_grid(boxes: list[GeoBox]) -> GeoBox:
     return box
 
 
+def check_size(box: GeoBox) -> None:
+    """StackError where a grid has more pixels than any scene: a box in other units than its CRS."""
+    height, width = box.shape
+    if height * width > MAX_PIXELS:
+        raise StackError(
+            f"the grid has {width} x {height} pixels, and at most 2^31 are taken. Is its box in the units of its CRS "
+            f"({crs_name(box.crs)})? Give a smaller one, or a coarser resolution."
+        )
+
+
+def crs_name(crs) -> str:
+    """EPSG code of a CRS where it has one, else its name: what a message says instead of a page of WKT."""
+    return f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
+
+
 def crop(box: GeoBox, bbox) -> GeoBox:
     """The part of a grid that covers a box, on the same pixels.
 
@@ -76,11 +91,13 @@ def crop(box: GeoBox, bbox) -> GeoBox:
     inverse = ~box.affine
     cols, rows = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
     if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
-        raise NoUsableData(f"bbox {tuple(edges)} lies outside what {box.crs} can show.")
+        raise NoUsableData(f"bbox {tuple(edges)} lies outside what {crs_name(box.crs)} can show.")
     r0, c0 = (max(0, math.floor(v.min() + 1e-6)) for v in (rows, cols))
     r1, c1 = (min(n, math.ceil(v.max() - 1e-6)) for v, n in zip((rows, cols), box.shape))
     if r0 >= r1 or c0 >= c1:
-        raise NoUsableData(f"bbox {tuple(edges)} does not overlap the grid ({box.extent.boundingbox} in {box.crs}).")
+        raise NoUsableData(
+            f"bbox {tuple(edges)} does not overlap the grid ({box.extent.boundingbox.bbox} in {crs_name(box.crs)})."
+        )
     return GeoBox((r1 - r0, c1 - c0), box.affine * Transform.translation(c0, r0), box.crs)
 
 

@@ -131,6 +131,7 @@ def open_stack(
         target = grids.choose_grid([select.own_grid(s, names) for s in scenes])
     if bbox is not None:
         target = grids.crop(target, bbox)
+    grids.check_size(target)
     scenes = select.on_grid(scenes, target, skipped)
     if not scenes:
         _nothing(source, skipped, "no scene overlaps the grid")
@@ -188,7 +189,7 @@ def _expand(text):
         found = sorted(p for p in globbing.glob(str(place), recursive=True) if not os.path.basename(p).startswith("."))
         if not found:
             raise NoUsableData(f"nothing matches {text!r} (seen from {Path.cwd()}).")
-        return [p for p in found if os.path.isfile(p) or _is_zarr(Path(p))]
+        return [p for p in found if not os.path.isdir(p) or _is_zarr(Path(p))]  # a dead link is told, not passed over
     if not place.exists():
         raise NoUsableData(f"{text} does not exist (seen from {Path.cwd()}).")
     if place.is_file() or _is_zarr(place):

@@ -143,8 +143,8 @@ def together(scenes, names, skipped):
         where = tuple(round(v, 3) for v in boxes[k].extent.boundingbox)
         skipped.add(
             scenes[k].paths[0],
-            f"it lies apart from the other {len(near)} scenes, at {where} in {boxes[k].crs}: a wrong CRS or place? "
-            "If it is right, give like= or bbox=",
+            f"it lies apart from the other {len(near)} scenes, at {where} in {grids.crs_name(boxes[k].crs)}: a wrong "
+            "CRS or place? If it is right, give like= or bbox=",
             scenes[k].facts.scene,
         )
     return [scenes[k] for k in near]
@@ -160,8 +160,9 @@ def on_grid(scenes, target, skipped):
         where = scene.geobox.extent.boundingbox
         skipped.add(
             scene.paths[0],
-            f"no overlap with the grid: it lies at {tuple(round(v, 3) for v in where)} in {scene.geobox.crs}, the "
-            f"grid at {tuple(round(v, 3) for v in target.extent.boundingbox)} in {target.crs}",
+            f"no overlap with the grid: it lies at {tuple(round(v, 3) for v in where)} in "
+            f"{grids.crs_name(scene.geobox.crs)}, the grid at "
+            f"{tuple(round(v, 3) for v in target.extent.boundingbox)} in {grids.crs_name(target.crs)}",
             scene.facts.scene,
         )
     return kept

@@ -55,11 +55,50 @@ def scenes_of_dataset(path, product) -> list[Scene]:
     path = Path(path)
     # twice: lazily for the bands, and without dask for coordinates and samples, so that nothing is scheduled here
     eager = _opened(path, None)
-    lazy = _opened(path, _chunks(eager))
+    lazy = _guarded(path, _opened(path, _chunks(eager)), eager)
     try:
         return _scenes(path, lazy, eager, product)
     except StackError as err:
         raise StackError(f"{path}: {err}") from err
+
+
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
+"""What HDF5, Zarr and their codecs raise at damaged chunks."""
+
+
+class _Stored:
+    """A variable of a file as an array; what can't be read names the file and the variable."""
+
+    def __init__(self, path, variable):
+        self.path, self.variable = path, variable
+        self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
+
+    def __getitem__(self, index):
+        try:
+            return np.asarray(self.variable[index].values)
+        except _UNREADABLE as err:
+            raise StackError(
+                f"{self.path} can't be read in variable {self.variable.name}: the file is damaged ({err}). Fetch or "
+                "write it again, or take the scene out."
+            ) from err
+
+
+def _guarded(path, lazy, eager):
+    """The lazy dataset, its variables read through `_Stored`."""
+    own = {
+        name: v.copy(
+            data=da.from_array(
+                _Stored(path, eager[name]),
+                chunks=v.chunks,
+                name=f"geoalign-{v.data.name}",
+                asarray=False,
+                meta=np.empty((0,) * v.ndim, v.dtype),
+            )
+        )
+        for name, v in lazy.data_vars.items()
+        if v.chunks
+    }
+    return lazy.assign(own)
 
 
 def _opened(path, chunks):
@@ -317,9 +356,22 @@ def _calibration(variable, eager, name, profile, facts, ours):
     window = {d: slice(variable.sizes[d] // 4, variable.sizes[d] // 4 + 64) for d in ("y", "x")}
     window["time"] = slice(None, None, max(1, variable.sizes["time"] // 5))
     stored = eager[variable.name]
-    some = stored.isel({d: window[d] for d in stored.dims}).values.ravel()
+    some = _sample(stored.isel({d: window[d] for d in stored.dims}))
     checked, more = products.check_values(some, band=name, profile=profile, facts=facts, calibrated=found)
     return checked, [*notes, *more]
+
+
+def _sample(window):
+    """Values of all dates that can be read; a damaged one is told when its scene is read."""
+    parts, why = [], None
+    for part in (window.isel(time=k) for k in range(window.sizes["time"])) if "time" in window.dims else (window,):
+        try:
+            parts.append(part.values.ravel())
+        except _UNREADABLE as err:
+            why = err
+    if not parts:
+        raise StackError(f"variable {window.name} can't be read: the file is damaged ({why}).") from why
+    return np.concatenate(parts)
 
 
 def _calibrate(raw, calibration):

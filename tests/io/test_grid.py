@@ -4,7 +4,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geoalign.errors import NoUsableData, StackError
-from geoalign.io.grid import choose_grid, crop, largest_cluster, overlaps, shared_area
+from geoalign.io.grid import check_size, choose_grid, crop, largest_cluster, overlaps, shared_area
 
 
 def box_at(x0, y0, *, shape=(100, 100), res=10.0, crs="EPSG:32633"):
@@ -69,3 +69,9 @@ def test_an_odd_bbox_is_refused():
     part = crop(box_at(500000, 5000000), box_at(500105, 4999905, shape=(5, 5)).extent.boundingbox)
     assert tuple(part.shape) == (6, 6)
     np.testing.assert_allclose((part.affine.c, part.affine.f), (500100, 4999910))
+
+
+def test_a_grid_of_more_pixels_than_any_scene_is_refused():
+    box = GeoBox.from_bbox((-5e7, -5e6, 5e7, 5e6), "EPSG:32633", resolution=10)
+    with pytest.raises(StackError, match=r"10000000 x 1000000 pixels.*EPSG:32633"):
+        check_size(box)

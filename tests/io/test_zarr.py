@@ -179,3 +179,13 @@ def test_files_are_read_in_whole_chunks_of_theirs(tmp_path):
     cube.chunk({"time": 2, "y": 100, "x": 100}).to_zarr(tmp_path / "a.zarr")
     with xr.open_dataset(tmp_path / "a.zarr", engine="zarr") as data:
         assert _chunks(data) == {"time": 2, "y": 1000, "x": 1000}
+
+
+def test_a_damaged_chunk_is_an_error_of_its_scene_only(stack, tmp_path):
+    path = write_stack(stack, tmp_path / "s.zarr")
+    chunk = path / "vv" / "3.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    back = open_stack(path)
+    np.testing.assert_array_equal(back.vv[2], stack.vv[2])
+    with pytest.raises(StackError, match=r"s\.zarr can't be read in variable vv: the file is damaged"):
+        back.vv[3].compute()
