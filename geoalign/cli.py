@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _code(app(argv, standalone_mode=False))
     except (typer.Abort, KeyboardInterrupt):
-        _say("stopped; what was there before is as it was.")
+        _say("stopped.")
         return 130
     except GeoalignError as err:
         if debug:

@@ -276,7 +276,7 @@ def test_what_should_not_happen_is_said_to_be_our_mistake(monkeypatch, site, cap
     assert "should not happen" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_with_130(monkeypatch, site):
+def test_ctrl_c_ends_with_130_and_says_so(monkeypatch, site, capsys):
     from geoalign import pipeline
 
     def stopped(*args, **kwargs):
@@ -284,6 +284,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, site):
 
     monkeypatch.setattr(pipeline, "plan", stopped)
     assert cli.main(["run", str(site), "--dry-run"]) == 130
+    assert capsys.readouterr().err == "stopped.\n"
 
 
 def test_as_a_process_results_and_logs_are_apart_and_a_foreign_gdal_is_ignored(site):
