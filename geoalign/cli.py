@@ -51,7 +51,10 @@ def main(argv: list[str] | None = None) -> int:
             cleared[name] = os.environ.pop(name)
     debug = "--debug" in front
     try:
-        return _code(app(argv, standalone_mode=False))
+        code = _code(app(argv, standalone_mode=False))
+        if code == 130:  # typer has caught Ctrl-C itself
+            _say("stopped.")
+        return code
     except (typer.Abort, KeyboardInterrupt):
         _say("stopped.")
         return 130

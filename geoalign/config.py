@@ -324,7 +324,7 @@ def _tell_one(error, path, model, problems):
     if kind == "extra_forbidden":
         problems.unknown(where, _keys(_model_at(model, loc[:-1])))
     elif kind == "missing" and isinstance(where[-1], int):
-        problems.add(where[:-1], f"has too few values, the {where[-1] + 1}th is missing, got {seen!r}")
+        problems.add(where[:-1], f"has too few values, got {seen!r}")  # said once, whichever are missing
     elif kind == "missing":
         problems.add(where[:-1] if len(where) > 1 else (), f"{where[-1]}: missing; {_NEEDED.get(where[-1], 'give it')}")
     elif where == ("detect",) and isinstance(seen, dict):

@@ -191,7 +191,7 @@ def _check_grid(raw, problems):
         if "crs" not in grid:
             problems.add(("grid", "bbox"), "needs crs and resolution_m beside it; a box without a CRS has no place")
     step = grid.get("resolution_m")
-    if _is_number(step) and not math.isfinite(step):
+    if _is_number(step) and math.isinf(step):
         problems.add(("grid", "resolution_m"), f"must be a number of metres, got {step!r}")
     elif _is_number(step) and step > 0 and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         width, height = (box[2] - box[0]) / step, (box[3] - box[1]) / step

@@ -176,6 +176,8 @@ def test_each_mistake_says_where_and_what(folder, change, words):
 def test_one_mistake_is_told_once(folder):
     assert len(problems(SMALLEST.replace('scenes = "scenes/*.tif"', "scenes = 5"), folder)) == 1
     assert len(problems(SMALLEST.replace("[[detect]]", "[detect]"), folder)) == 1
+    assert len(problems(SMALLEST.replace("resolution_m = 10", "resolution_m = 10\nbbox = [1]"), folder)) == 1
+    assert len(problems(SMALLEST.replace("resolution_m = 10", "resolution_m = nan"), folder)) == 1
 
 
 def test_names_of_the_rooms_are_those_that_are_checked():
