@@ -118,6 +118,11 @@ def resolve(folder) -> Path:
     )
 
 
+_MANIFEST_KEYS = (
+    "run_id", "exit_code", "layers", "registration", "skipped", "failed", "accuracy", "timings", "peak_rss_mb",
+)  # fmt: skip
+
+
 def read_manifest(folder) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     try:
@@ -126,8 +131,14 @@ def read_manifest(folder) -> dict[str, Any]:
         raise StateError(f"{path} can't be read: {err}.") from err
     if not isinstance(document, dict) or document.get("format") != "geoalign.run":
         raise StateError(f"{path} is not the manifest of a run.")
-    if document["version"] > 1:
-        raise StateError(f"{path} is of version {document['version']}; this geoalign reads up to 1. Upgrade geoalign.")
+    version = document.get("version")
+    if not isinstance(version, int):
+        raise StateError(f"{path} has no version (got {version!r}): it is damaged. Run the site again.")
+    if version > 1:
+        raise StateError(f"{path} is of version {version}; this geoalign reads up to 1. Upgrade geoalign.")
+    missing = [key for key in _MANIFEST_KEYS if key not in document]
+    if missing:
+        raise StateError(f"{path} lacks {', '.join(missing)}: it is damaged. Run the site again.")
     return document
 
 
@@ -171,8 +182,10 @@ def record_file(folder: Path, path: Path) -> None:
 
 def verify(folder: Path) -> list[str]:
     """What differs between a run's files and its manifest; empty where nothing does."""
-    wrong = []
-    for name, record in read_manifest(folder)["files"].items():
+    document, wrong = read_manifest(folder), []
+    if "files" not in document:
+        raise StateError(f"{Path(folder) / 'manifest.json'} lists no files: it is damaged. Run the site again.")
+    for name, record in document["files"].items():
         path = Path(folder) / name
         if not path.is_file():
             wrong.append(f"{name} is missing")

@@ -195,11 +195,28 @@ def test_stacks_of_other_grids_meet_on_one_that_holds_both(scenes, tmp_path):
     assert shapes[1] == (shapes[0][0] + 4, shapes[0][1] + 8)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "geoalign.run", "version": 9}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"format": "geoalign.run", "version": 9}',
+        '{"format": "geoalign.run"}',
+        '{"format": "geoalign.run", "version": 1}',
+    ],
+)
 def test_what_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(StateError, match="manifest"):
         read_run(tmp_path)
+
+
+def test_a_manifest_without_its_files_is_damaged(done, tmp_path):
+    document = publish.read_manifest(done.folder)
+    del document["files"]
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(StateError, match="lists no files"):
+        publish.verify(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

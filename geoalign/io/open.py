@@ -178,6 +178,8 @@ def _stac(source, product, skipped, bands, bbox, time):
 
 
 def _expand(text):
+    if not text.strip():
+        raise NoUsableData("the source is empty; give a folder, a file or a pattern such as 'scenes/*.tif'.")
     if is_remote(text):
         return [text]
     if text.lower().startswith("/vsi") or "://" in text or "<" in text:

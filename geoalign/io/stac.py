@@ -106,7 +106,7 @@ def _of_document(document, href, skipped):
         )
     try:
         if document.get("type") == "FeatureCollection":
-            return list(pystac.ItemCollection.from_dict(document, preserve_dict=False))
+            return _features(document, href, skipped)
         if document.get("type") == "Feature":
             return [pystac.Item.from_dict(document, href=href, preserve_dict=False)]
         if document.get("type") in ("Catalog", "Collection"):
@@ -114,9 +114,35 @@ def _of_document(document, href, skipped):
                 raise StackError("a catalogue given as a dict has no place for its links; give its path or address.")
             kind = pystac.Catalog if document["type"] == "Catalog" else pystac.Collection
             return _walk(kind.from_file(href, stac_io=Documents(href)), skipped)
-    except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as err:
+    except _invalid() as err:
         raise StackError(f"{_shown(href)} is no valid STAC document: {err}.") from err
     raise StackError(f"{_shown(href)} is no STAC document (type {document.get('type')!r}).")
+
+
+def _invalid():
+    """What pystac raises at documents that are not what they should be."""
+    import pystac
+
+    return (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError)
+
+
+def _features(document, href, skipped):
+    """The items of an ItemCollection, one by one, so that a broken one does not take the others with it."""
+    import pystac
+
+    out = []
+    features = document.get("features")
+    if not isinstance(features, list):
+        raise StackError(f"{_shown(href)} is an ItemCollection without a list of features.")
+    for k, feature in enumerate(features):
+        try:
+            out.append(pystac.Item.from_dict(feature, preserve_dict=False))
+        except _invalid() as err:
+            name = str(feature.get("id", "")) if isinstance(feature, dict) else ""
+            skipped.add(
+                f"{_shown(href)}, feature {k + 1}", f"it is no valid STAC item: {err}", safe_name(name) if name else ""
+            )
+    return out
 
 
 def _walk(catalog, skipped):
@@ -133,7 +159,7 @@ def _walk(catalog, skipped):
             seen.add(href)
             try:
                 target = link.resolve_stac_object(root=parent.get_root()).target
-            except (StackError, pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as err:
+            except (StackError, *_invalid()) as err:
                 skipped.add(href, err.__cause__ or err)
                 continue
             if isinstance(target, pystac.Item):

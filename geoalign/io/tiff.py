@@ -35,6 +35,13 @@ def check_tiff(path) -> None:
     -----
     Every directory is followed, so that overviews are checked too. Blocks of length 0 are legal (sparse: nodata).
     """
+    try:
+        _check(path)
+    except OSError as err:
+        raise StackError(f"{path} can't be read: {err.strerror or err}. Check its permissions and its disk.") from err
+
+
+def _check(path):
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
         start = stream.read(512)

@@ -53,6 +53,13 @@ def scenes_of_dataset(path, product) -> list[Scene]:
         No CRS, no regular grid, no time, a codec that could run code, values that are not what they are taken for.
     """
     path = Path(path)
+    try:
+        return _scenes_of(path, product)
+    except OSError as err:
+        raise StackError(f"{path} can't be read: {err.strerror or err}. Check its permissions and its disk.") from err
+
+
+def _scenes_of(path, product):
     # twice: lazily for the bands, and without dask for coordinates and samples, so that nothing is scheduled here
     eager = _opened(path, None)
     lazy = _guarded(path, _opened(path, _chunks(eager)), eager)

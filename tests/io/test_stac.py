@@ -310,3 +310,20 @@ def test_signatures_stay_out_of_records(api):
     assert stack.sizes["time"] == 3
     assert "secret" not in str(stack.attrs)
     assert np.isfinite(stack.red.values).any()
+
+
+def test_a_broken_item_of_a_collection_does_not_take_the_others_with_it(tmp_path, tif):
+    items = [item_of(k, tmp_path, tif)[0] for k in range(2)]
+    document = pystac.ItemCollection(items).to_dict()
+    document["features"].insert(1, {"type": "Feature", "id": "broken"})
+    document["features"].append("no item at all")
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    stack = open_stack(tmp_path / "items.json")
+    assert stack.sizes["time"] == 2
+    skipped = json.loads(stack.attrs["skipped"])
+    assert [r["scene"] for r in skipped] == ["broken", ""]
+    assert "feature 2" in skipped[0]["path"]
+    assert "no valid STAC item" in skipped[0]["reason"]
+    (tmp_path / "none.json").write_text('{"type": "FeatureCollection", "features": [{"type": "Feature"}]}')
+    with pytest.raises(NoUsableData, match=r"feature 1.*no valid STAC item"):
+        open_stack(tmp_path / "none.json")

@@ -62,3 +62,14 @@ def test_sparse_blocks_are_legal(tif, tmp_path):
     data = np.zeros((1, 256, 256), "uint16")
     data[0, :64, :64] = 7
     check_tiff(tif(tmp_path / "a.tif", data, SPARSE_OK="TRUE", nodata=0))
+
+
+def test_a_file_that_may_not_be_read_is_a_scene_left_out_and_no_end_of_the_run(tif, tmp_path, monkeypatch):
+    path = tif(tmp_path / "a.tif", np.ones((1, 64, 64), "uint16"))
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(StackError, match=r"a\.tif can't be read: Permission denied\. Check"):
+        check_tiff(path)
