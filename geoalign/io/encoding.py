@@ -116,9 +116,7 @@ def layer_from_tags(tags, count, dtype, nodata, file) -> Layer | None:
     try:
         return Layer(file=file, size=count, stored=dtype, nodata=nodata, **json.loads(tags["GEOALIGN_LAYER"]))
     except (ValueError, TypeError) as err:
-        raise StateError(
-            f"{file} says it is a layer of Changes, but its tags can't be read: {err}."
-        ) from err
+        raise StateError(f"{file} says it is a layer of Changes, but its tags can't be read: {err}.") from err
 
 
 def _stored(name, dtype):
