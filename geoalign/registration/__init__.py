@@ -102,8 +102,9 @@ def coregister(
         of the first three bands) in which a few trial pairs agree best.
     refine : bool
         Match every scene once more against the mean of the other aligned ones, where there are at least four. It takes
-        the reference's own noise out of the matches: what makes speckled scenes precise. None = for SAR only; means of
-        optical scenes have edges where clouds were, and mix seasons.
+        the reference's own noise out of the matches: what makes speckled scenes precise. None = for SAR only, up
+        to 2048 px: means of optical scenes have edges where clouds were, and mix seasons; large images have so many
+        windows that their speckle averages out.
 
     Returns
     -------

@@ -61,7 +61,9 @@ def align_stack(stack, matcher, *, reference, band, seed, refine) -> Alignment:
         results = tie_through_neighbours(results, scenes, at, times, matcher, seed, shape)
     extra = 0.0
     found = {k: m for k, m in results.items() if isinstance(m, Match)}
-    refine = is_sar(stack) if refine is None else refine
+    if refine is None:
+        # of a large image the many windows average the speckle already, and reading every tile again is what costs
+        refine = is_sar(stack) and not target.by_tiles
     if refine and hasattr(matcher, "align") and len(found) >= Joint.MIN_SCENES:
         joint = Joint(target, scenes, at, matcher.model, seed)
         found, extra = joint.refined(found)
