@@ -35,13 +35,13 @@ def main() -> int:
             aligned = alignment.apply(stack)
             known = truth.on(alignment.reference)
             rejected = int(alignment.report.status.isin(["failed", "rejected"]).sum())
-            inside = residual[residual.planted != "field"].rmse_px if "planted" in residual else residual.rmse_px
+            inside = residual[residual.warp_kind != "field"].rmse_px
             for detector, event in THEMES.items():
                 found = geoalign.detect(aligned, detector)
                 score = accuracy.assess(found, known[event], times=aligned.time.values)
                 lines.append(
                     f"| {seed} | {sensor} | {np.nanmedian(inside):.3f} / {np.nanmax(inside):.3f} | {rejected} | {detector} "
-                    f"| {score.precision:.3f} | {score.recall:.3f} | {score.f1:.3f} | {score.median_date_error_acquisitions} |"
+                    f"| {score.precision:.3f} | {score.recall:.3f} | {score.f1:.3f} | {score.median_abs_acquisitions} |"
                 )
             print(f"seed {seed} {sensor}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
     write_section("accuracy.py: default simulation", lines)

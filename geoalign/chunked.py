@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 
 from geoalign.errors import StackError
 from geoalign.kernels.resample import HALO, KINDS, resample
@@ -307,8 +308,12 @@ def _settled(data, lazy):
     keys = [key for key in graph if isinstance(key, tuple) and str(key[0]).startswith(f"{_STATISTIC}-")]
     if not keys:
         return data
-    statistics = [da.Array(graph, k[0], ((np.nan,),) * (len(k) - 1), np.float64) for k in keys]
-    graph.update(zip(keys, dask.compute(*statistics)))
+    # one after the other, each with the values of those it builds on: computed together, the blocks of the image would
+    # wait in memory for the statistic that a later one needs
+    needs = {key: set(cull(graph, [key])[0]).intersection(keys) - {key} for key in keys}
+    for key in sorted(keys, key=lambda k: len(needs[k])):
+        statistic = da.Array(graph, key[0], ((np.nan,),) * (len(key) - 1), np.float64)
+        graph[key] = dask.compute(statistic)[0]
     arrays = {name: data[name].data for name in lazy}
     settled = {name: da.Array(graph, array.name, array.chunks, meta=array._meta) for name, array in arrays.items()}
     return data.assign({name: data[name].copy(data=array) for name, array in settled.items()})
