@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import correlate1d, spline_filter
 
+from geoalign.kernels.spline import bspline_weights
+
 
 def band_pass(image, fine, broad):
     """Local structure between two scales: Gaussian mean of `fine` px minus Gaussian mean of `broad` px.
@@ -58,8 +60,8 @@ def sample(coef, ok, rows, cols):
         b = int(q)
         if not (ok[a, b] and ok[a + 1, b] and ok[a, b + 1] and ok[a + 1, b + 1]):
             continue
-        _cubic(p - a, wr)
-        _cubic(q - b, wc)
+        bspline_weights(p - a, wr)
+        bspline_weights(q - b, wc)
         total = 0.0
         for k in range(4):
             line = 0.0
@@ -120,8 +122,8 @@ def window_step(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
             b = int(q)
             if not (mov_ok[a, b] and mov_ok[a + 1, b] and mov_ok[a, b + 1] and mov_ok[a + 1, b + 1]):
                 continue
-            _cubic(p - a, wr)
-            _cubic(q - b, wc)
+            bspline_weights(p - a, wr)
+            bspline_weights(q - b, wc)
             total = 0.0
             for k in range(4):
                 line = 0.0
@@ -215,15 +217,6 @@ def window_step(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
     out[3] = variance * inverse[3, 3] / gain**2
     out[4] = variance * inverse[2, 3] / gain**2
     return out
-
-
-@njit(nogil=True, cache=True)
-def _cubic(t, out):
-    s = 1.0 - t
-    out[0] = s * s * s / 6.0
-    out[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
-    out[2] = 2.0 / 3.0 - 0.5 * s * s * (2.0 - s)
-    out[3] = t * t * t / 6.0
 
 
 @njit(nogil=True, cache=True)

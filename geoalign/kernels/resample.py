@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
+from geoalign.kernels.spline import bspline_weights
+
 KINDS = ("nearest", "bilinear", "cubic", "bspline", "lanczos")
 HALO = {"nearest": 1, "bilinear": 2, "cubic": 3, "bspline": 17, "lanczos": 4}
 """Source pixels needed around a coordinate, before any widening for a coarser target."""
@@ -86,11 +88,7 @@ def _kernel_weights(code, t, out):
         out[3] = a * s * t * t
         return 4
     if code == 3:
-        s = 1.0 - t
-        out[0] = s * s * s / 6.0
-        out[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
-        out[2] = 2.0 / 3.0 - 0.5 * s * s * (2.0 - s)
-        out[3] = t * t * t / 6.0
+        bspline_weights(t, out)
         return 4
     total = 0.0
     for k in range(6):

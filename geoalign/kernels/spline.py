@@ -22,7 +22,8 @@ def spline_eval(coefficients, u, v, derivative=0):
 
 
 @njit(nogil=True, cache=True)
-def _weights(t, out):
+def bspline_weights(t, out):
+    """Cubic B-spline weights of the four nodes around fraction t in [0, 1), from the leftmost on."""
     s = 1.0 - t
     out[0] = s * s * s / 6.0
     out[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
@@ -65,11 +66,11 @@ def _eval(c, u, v, derivative):
         if derivative == 1:
             _slopes(a - i, wr)
         else:
-            _weights(a - i, wr)
+            bspline_weights(a - i, wr)
         if derivative == 2:
             _slopes(b - j, wc)
         else:
-            _weights(b - j, wc)
+            bspline_weights(b - j, wc)
         total = 0.0
         for k in range(4):
             row = _mirror(i - 1 + k, n_row)
