@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in os.environ:
             cleared[name] = os.environ.pop(name)
     debug = "--debug" in front
+    before = log.handlers, log.level, log.propagate
     try:
         code = _code(app(argv, standalone_mode=False))
         if code == 130:  # typer has caught Ctrl-C itself
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         else:
             _say(f"error: {type(err).__name__}: {err}. This should not happen: run again with --debug and report it.")
         return 1
+    finally:  # a program that calls this keeps its own logging
+        log.handlers, log.propagate = before[0], before[2]
+        log.setLevel(before[1])
 
 
 def _code(result) -> int:

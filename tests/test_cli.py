@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and the exit code it ends with; bad input from end to end."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -297,3 +298,9 @@ def test_as_a_process_results_and_logs_are_apart_and_a_foreign_gdal_is_ignored(s
     assert json.loads(done.stdout)["exit_code"] == 0
     assert "INFO open" in done.stderr
     assert "PROJ_DATA=/nowhere belongs to another" in done.stderr
+
+
+def test_a_program_that_calls_main_keeps_its_own_logging(site, caplog):
+    assert cli.main(["validate", str(site), "--quiet"]) == 0
+    logging.getLogger("geoalign").warning("still heard")
+    assert "still heard" in caplog.text
