@@ -195,7 +195,15 @@ def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, in
     return da.Array(layers, name, sizes, np.float32)
 
 
-def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None = None, block: int = BLOCK, **scalars):
+def whole_image(
+    kernel: Callable,
+    combine: Callable,
+    *arrays,
+    size: int | None = None,
+    block: int = BLOCK,
+    most: int | None = None,
+    **scalars,
+):
     """A statistic of the whole image, taken over fixed blocks so that chunking cannot change it.
 
     Parameters
@@ -205,13 +213,15 @@ def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None =
     combine : callable(list of the kernel's results, in row-major order) -> float, or 1-D float64 array of `size`
     arrays : DataArrays with dims (..., y, x)
     size : None for one number
+    most : blocks to look at, at most, where a sample is enough: spread evenly over a larger image, the same ones for
+        any chunking. None takes all.
 
     Returns
     -------
     DataArray, 0-d or 1-D ("stat"), lazy where any input is: give it to `per_pixel` or `neighbourhood` as a scalar.
     """
     data = [a.transpose(..., "y", "x").data for a in arrays]
-    tiles = list(_tiles([_even(n, block) for n in data[0].shape[-2:]]))
+    tiles = _spread([_even(n, block) for n in data[0].shape[-2:]], most)
 
     def run(*blocks):
         return kernel(*blocks, **scalars)
@@ -224,7 +234,7 @@ def whole_image(kernel: Callable, combine: Callable, *arrays, size: int | None =
         result = finish(parts)
     else:
         sources = [_one_chunk_but_space(d, _lazy_chunks(data)) for d in data]
-        token = tokenize(run, combine, size, block, [d.name for d in sources])
+        token = tokenize(run, combine, size, tiles, [d.name for d in sources])
         part, name = f"blocks-{token}", f"{_STATISTIC}-{token}"
         graph = {}
         for k, (r, h, c, w) in enumerate(tiles):
@@ -461,6 +471,18 @@ def _tiles(sizes):
     for r0, height in zip(_starts(sizes[0]), sizes[0]):
         for c0, width in zip(_starts(sizes[1]), sizes[1]):
             yield r0, height, c0, width
+
+
+def _spread(sizes, most):
+    """Tiles (row, height, col, width): all, or about `most`, the middle ones of an even grid of cells."""
+    n_row, n_col = map(len, sizes)
+    if most is None or n_row * n_col <= most:
+        return list(_tiles(sizes))
+    down = max(1, min(n_row, most, round((most * n_row / n_col) ** 0.5)))
+    across = min(n_col, most // down)
+    starts = [_starts(s) for s in sizes]
+    rows, cols = ([(2 * k + 1) * n // (2 * m) for k in range(m)] for n, m in ((n_row, down), (n_col, across)))
+    return [(starts[0][r], sizes[0][r], starts[1][c], sizes[1][c]) for r in rows for c in cols]
 
 
 def _space_coords(array):

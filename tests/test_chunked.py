@@ -102,5 +102,22 @@ def test_whole_image_statistics_do_not_know_chunks(no_compute):
     np.testing.assert_allclose(scaled.a, array[0] * float(run(array)))
 
 
+def test_a_sample_of_blocks_is_spread_evenly_and_does_not_know_chunks():
+    row, col = np.meshgrid(np.arange(90), np.arange(70), indexing="ij")
+    array = xr.DataArray((row * 1000 + col).astype(float), dims=("y", "x"))
+
+    def corners(data, most):
+        found = []
+        chunked.whole_image(
+            lambda b: b[0, 0], lambda parts: found.extend(parts) or 0.0, data, block=10, most=most
+        ).load()
+        return sorted(int(v) for v in found)
+
+    assert corners(array, 4) == corners(array.chunk(y=7, x=23), 4) == [20010, 20050, 60010, 60050]
+    assert len(corners(array, None)) == len(corners(array, 63)) == 63
+    assert 1 <= len(corners(array, 3)) <= 3
+    assert len(corners(array.isel(x=slice(0, 10)), 5)) == 5
+
+
 def _days(n):
     return np.datetime64("2024-01-01") + np.arange(n)

@@ -86,38 +86,85 @@ def local_excess(series, scene_median):
     One standard error of the median is allowed for, so that even ground stays near 1.
     """
     n_time, n_row, n_col = series.shape
-    radius = WINDOW_PX
     out = np.ones((n_row, n_col), np.float32)
     if not scene_median > 0 or n_time < 4:
         return out
-    differences = np.empty((n_row, n_col, n_time))
+    codes = np.full((n_time, n_row, n_col), np.int16(-1), np.int16)
+    own = np.empty(n_time)
     for r in range(n_row):
         for c in range(n_col):
-            _differences(series, r, c, differences[r, c])
-    pool = np.empty((2 * radius + 1) ** 2)
-    medians = np.empty(n_time)
-    for r in range(n_row):
-        for c in range(n_col):
-            n_date = 0
-            n_all = 0
+            _differences(series, r, c, own)
             for t in range(n_time):
-                n = 0
-                for i in range(max(0, r - radius), min(n_row, r + radius + 1)):
-                    for j in range(max(0, c - radius), min(n_col, c + radius + 1)):
-                        if not math.isnan(differences[i, j, t]):
-                            pool[n] = differences[i, j, t]
-                            n += 1
-                if n >= 9:
-                    medians[n_date] = np.median(pool[:n])
-                    n_date += 1
-                    n_all += n
-            if n_date < 3:
-                continue
-            ratio = (np.median(medians[:n_date]) / scene_median) ** 2
-            # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median over
-            # dates, of correlated differences, costs half as much again
-            out[r, c] = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all)))
+                if own[t] > 0:
+                    place = int((math.log(own[t]) - DIFF_LOW) / DIFF_STEP)
+                    codes[t, r, c] = min(max(place, 0), DIFF_BINS - 1)
+    medians = np.empty((n_col, n_time))
+    n_date = np.empty(n_col, np.int64)
+    n_all = np.empty(n_col, np.int64)
+    for r in range(n_row):
+        low, high = max(0, r - WINDOW_PX), min(n_row, r + WINDOW_PX + 1)
+        n_date[:] = 0
+        n_all[:] = 0
+        for t in range(n_time):
+            _window_medians(codes[t, low:high], medians, n_date, n_all)
+        for c in range(n_col):
+            if n_date[c] >= 3:
+                ratio = math.exp(2 * _median_of(medians[c], n_date[c])) / scene_median**2
+                # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median
+                # over dates, of correlated differences, costs half as much again
+                out[r, c] = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all[c])))
     return out
+
+
+@njit(nogil=True, cache=True)
+def _window_medians(codes, medians, n_date, n_all):
+    """Adds one date: ln of the median around each column, from the histogram that slides with it.
+
+    codes : (up to 7 rows, col) int16 bins, -1 where there is none; medians : (col, time), filled from n_date on;
+    n_all : values used so far. In whole numbers, so that a window gives the same bits wherever its tile begins.
+    """
+    n_row, n_col = codes.shape
+    counts = np.zeros(DIFF_BINS, np.int16)
+    n = below = at = 0  # below: how many lie in bins before `at`
+    for c in range(-WINDOW_PX, n_col):
+        if c + WINDOW_PX < n_col:
+            for i in range(n_row):
+                code = codes[i, c + WINDOW_PX]
+                if code >= 0:
+                    counts[code] += 1
+                    n += 1
+                    below += code < at
+        if c - WINDOW_PX - 1 >= 0:
+            for i in range(n_row):
+                code = codes[i, c - WINDOW_PX - 1]
+                if code >= 0:
+                    counts[code] -= 1
+                    n -= 1
+                    below -= code < at
+        if c < 0 or n < 9:
+            continue
+        while 2 * below >= n:
+            at -= 1
+            below -= counts[at]
+        while 2 * (below + counts[at]) < n:
+            below += counts[at]
+            at += 1
+        medians[c, n_date[c]] = DIFF_LOW + DIFF_STEP * (at + (0.5 * n - below) / counts[at])
+        n_date[c] += 1
+        n_all[c] += n
+
+
+@njit(nogil=True, cache=True)
+def _median_of(values, n):
+    """Median of the first n values, which are sorted in place."""
+    for i in range(1, n):
+        value = values[i]
+        j = i
+        while j > 0 and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+    return values[n // 2] if n % 2 else 0.5 * (values[n // 2 - 1] + values[n // 2])
 
 
 @njit(nogil=True, cache=True)
