@@ -32,6 +32,9 @@ log = logging.getLogger("geoalign")
 CHUNK_BYTES = 2**26
 """Bytes of one chunk of the series that a detector works on (all times and bands), at the most."""
 
+ROW_BYTES = 2**29
+"""Bytes of one row of such chunks: the rows above and below wait in memory with it for what looks around a pixel."""
+
 HELD_BYTES = 2**28
 """A stack of up to this size is kept in memory while a run lasts, not read and resampled again by each step."""
 
@@ -403,7 +406,7 @@ def _aligned(work, name, stack, geobox):
                 work.skip(name, row.scene, f"can't be aligned: {row.reason}", row.status, tell=False)
     if not alignment.warps:
         return None
-    door = _door(config, name) | {"resampling": register.resampling}
+    door = _door(config, name) | {"resampling": register.resampling, "chunks": _side(stack)}
     with work.step(f"align {name}"):
         return _held(mask(open_stack(config.sources[name], **door, like=geobox, alignment=alignment), **options))
 
@@ -522,10 +525,10 @@ def _provenance(work, name, item, stack) -> dict[str, Any]:
 
 
 def _side(stack) -> int:
-    """Chunk side (px) for detection: 1024 at the most, less where the series are long."""
+    """Chunk side (px) for detection: 1024 at the most, less where the series are long or the image wide."""
     series = stack.sizes["time"] * len(stack.data_vars) * 4
     side = 1024
-    while side > 128 and side * side * series > CHUNK_BYTES:
+    while side > 128 and (side * side * series > CHUNK_BYTES or side * stack.sizes["x"] * series > ROW_BYTES):
         side //= 2
     return side
 

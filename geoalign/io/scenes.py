@@ -20,7 +20,7 @@ from geoalign.types.stack import SAR_BANDS
 
 log = logging.getLogger("geoalign")
 
-_READ = 1024
+_READ = 512
 """Side (px) of what is read at once, rounded to the file's blocks."""
 
 
@@ -82,7 +82,7 @@ class FileBand:
         width = self.shape[1]
         tall, wide = (min(b, n) for b, n in zip(self.block, self.shape))
         if wide == width and width > _READ:  # strips: a narrow window would decode each of them again
-            chunk = (max(tall, _READ * _READ // width // tall * tall), width)
+            chunk = (max(tall, 4 * _READ * _READ // width // tall * tall), width)
         else:
             chunk = (tall * max(1, _READ // tall), wide * max(1, _READ // wide))
         name = f"geoalign-band-{da.core.tokenize(*self._key())}"
