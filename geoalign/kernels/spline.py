@@ -32,7 +32,8 @@ def bspline_weights(t, out):
 
 
 @njit(nogil=True, cache=True)
-def _slopes(t, out):
+def bspline_slopes(t, out):
+    """Their derivatives by t."""
     s = 1.0 - t
     out[0] = -0.5 * s * s
     out[1] = 1.5 * t * t - 2.0 * t
@@ -64,11 +65,11 @@ def _eval(c, u, v, derivative):
         i = min(int(a), n_row - 2)
         j = min(int(b), n_col - 2)
         if derivative == 1:
-            _slopes(a - i, wr)
+            bspline_slopes(a - i, wr)
         else:
             bspline_weights(a - i, wr)
         if derivative == 2:
-            _slopes(b - j, wc)
+            bspline_slopes(b - j, wc)
         else:
             bspline_weights(b - j, wc)
         total = 0.0
