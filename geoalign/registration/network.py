@@ -273,6 +273,7 @@ def _row(name, status, match, warp, scene, shape, metre, extra, reason):
             "dy": dy, "dx": dx, "rmse_px": match.rmse_px, "cv_px": match.cv_px, "n_points": match.n_points,
             "sigma_px": sigma, "method": match.method, "model": model_name(match.warp),
             "rmse_m": match.rmse_px * (metre or nan), "cv_m": match.cv_px * (metre or nan),
+            "ce90_px": match.ce90_px, "ce90_m": match.ce90_px * (metre or nan),
         }  # fmt: skip
     return row
 

@@ -38,6 +38,8 @@ REPORT_COLUMNS = (
     "sigma_px",
     "rmse_m",
     "cv_m",
+    "ce90_px",
+    "ce90_m",
     "method",
     "model",
     "reason",
@@ -67,6 +69,19 @@ class Match:
     method: str
     tie_points: pd.DataFrame = field(repr=False)
     cv_px: float = float("nan")
+
+    @property
+    def ce90_px(self) -> float:
+        """Circular error: the length (px) that 90 % of the residuals of held-out points do not exceed.
+
+        Of the points used in the fit where none were held out, which is optimistic; NaN without either.
+        """
+        for use in ("check", "fit"):
+            points = self.tie_points[self.tie_points["use"] == use] if len(self.tie_points) else self.tie_points
+            length = np.asarray(np.hypot(*(points.get(f"d{axis}_residual", ()) for axis in "yx")), float)
+            if np.isfinite(length).any():
+                return float(np.nanpercentile(length, 90))
+        return float("nan")
 
     def sigma_px(self, rows, cols):
         """Predicted 1-sigma error of the warp, an axis, at reference (rows, cols); px, same shape."""
@@ -111,7 +126,8 @@ class Alignment:
     warps : dict scene id -> Warp, in pixels of `geobox`; scenes that failed or were rejected are not in it
     report : DataFrame, a row a scene, columns `REPORT_COLUMNS`. status: aligned | reference | failed | rejected;
         dy, dx mean displacement over the valid area (px); rmse_px FRE on the points used, cv_px TRE on points held
-        out (px), rmse_m and cv_m the same in metres (NaN without a CRS in metres)
+        out (px); ce90_px circular error, the length that 90 % of the residuals of held-out points do not exceed (of
+        points used where none were held out); rmse_m, cv_m, ce90_m the same in metres (NaN without a CRS in metres)
     geobox : the grid the warps' pixels belong to, None for arrays without one
     shape : (row, col) of that grid
     points : DataFrame of tie points, `TIE_POINT_COLUMNS` with `scene` first
@@ -132,17 +148,58 @@ class Alignment:
 
         return apply(self, stack, resampling=resampling)
 
+    def propagate(self, frame, *, scene: str, inverse: bool = False):
+        """Digitised points, lines or polygons of the reference as they lie in a scene; `inverse` brings them back.
+
+        A GeoDataFrame in any CRS, whose rows, attributes and CRS stay; see `registration.carry.propagate`.
+        """
+        from geoalign.registration.carry import propagate
+
+        return propagate(self, frame, scene=scene, inverse=inverse)
+
+    def transfer(self, labels, *, scene: str, inverse: bool = False, method: str = "nearest", **options):
+        """A label raster of the reference as it lies in a scene; `inverse` brings one of a scene to the reference.
+
+        method: "nearest", or "probability" (memberships resampled linearly, the largest wins); options: `nodata`,
+        `return_probability`; see `registration.carry.transfer`.
+        """
+        from geoalign.registration.carry import transfer
+
+        return transfer(self, labels, scene=scene, inverse=inverse, method=method, **options)
+
+    def accumulate(self, layers, *, per_pixel: bool):
+        """Sum in the reference frame of quantities mapped in scenes' own frames, with the number of observations.
+
+        per_pixel: True for what a pixel holds (counts, areas; totals are conserved), False for densities; see
+        `registration.carry.accumulate`.
+        """
+        from geoalign.registration.carry import accumulate
+
+        return accumulate(self, layers, per_pixel=per_pixel)
+
     def tie_points(self):
-        """Tie points of all scenes as a GeoDataFrame a GIS can show: the point in the reference, and its residual."""
+        """Tie points of all scenes as a GeoDataFrame a GIS can show: the point in the reference, and its residual.
+
+        With a grid in metres the residual is also there as `east_m` and `north_m`, ready for arrows on a map.
+        """
         import geopandas as gpd
 
         frame = self.points.reset_index(drop=True)
+        # of an alignment without points the columns would be objects, which a file would take for text
+        frame = frame.astype(
+            {name: kind for name, kind in TIE_POINT_COLUMNS.items() if kind is float and name in frame}
+        )
         cols, rows = frame["col"].to_numpy(float), frame["row"].to_numpy(float)
         if self.geobox is None:
             return gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(cols, rows))
         a = self.geobox.affine
         x, y = a.a * (cols + 0.5) + a.b * (rows + 0.5) + a.c, a.d * (cols + 0.5) + a.e * (rows + 0.5) + a.f
-        return gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=str(self.geobox.crs))
+        frame = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=str(self.geobox.crs))
+        if frame.crs.is_projected:
+            metre = frame.crs.axis_info[0].unit_conversion_factor
+            dy, dx = frame["dy_residual"].to_numpy(float), frame["dx_residual"].to_numpy(float)
+            frame["east_m"], frame["north_m"] = (a.a * dx + a.b * dy) * metre, (a.d * dx + a.e * dy) * metre
+        return frame
 
     def displacement(self):
         """`pull` minus identity for every aligned scene: Dataset with dy, dx (scene, y, x), px."""
@@ -210,7 +267,7 @@ class Alignment:
         points = pd.read_json(io.StringIO(json.dumps(document["points"])), orient="split")
         points = points.astype({k: v for k, v in TIE_POINT_COLUMNS.items() if v is float and k in points})
         report = pd.DataFrame(document["report"], columns=list(REPORT_COLUMNS))
-        floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m"]
+        floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m", "ce90_px", "ce90_m"]
         report[floats] = report[floats].astype(float)
         warps = {scene: _warp_from_plain(plain) for scene, plain in document["warps"].items()}
         return cls(document["reference"], warps, report, geobox, shape, points)

@@ -1,3 +1,6 @@
+import json
+
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +19,24 @@ def example():
         "c": Chain((Projective(((1, 0, 1), (0, 1, 2), (1e-5, 0, 1))), Field(np.eye(3), np.ones((3, 3)), 1, 2, 30, 40))),
     }
     rows = [
-        ("a", "reference", 0.0, 0.0, 0.0, 0.0, 9, 0.0, 0.0, 0.0, "phase", "shift", ""),
-        ("d", "failed", np.nan, np.nan, np.nan, np.nan, 0, np.nan, np.nan, np.nan, "phase", "", "no valid pixels"),
+        ("a", "reference", 0.0, 0.0, 0.0, 0.0, 9, 0.0, 0.0, 0.0, 0.0, 0.0, "phase", "shift", ""),
+        (
+            "d",
+            "failed",
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            0,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            "phase",
+            "",
+            "no valid pixels",
+        ),
     ]
     points = pd.DataFrame(
         [["b", 3.0, 4.0, 3.5, 4.5, 0.01, -0.02, 0.05, 0.9, "fit", ""]], columns=["scene", *TIE_POINT_COLUMNS]
@@ -74,3 +93,43 @@ def test_predicted_error_follows_from_the_covariance():
     np.testing.assert_allclose(shift.sigma_px(np.zeros((2, 2)), 0), np.sqrt(0.02))
     field = Match(Field(np.eye(3), np.eye(3)), np.full((3, 3), 0.04), 1, 0, 9, "test", pd.DataFrame())
     assert field.sigma_px(10.0, 10.0) == pytest.approx(0.2)
+
+
+def test_circular_error_is_of_held_out_points_and_of_used_ones_where_there_are_none():
+    def match_of(uses, lengths):
+        columns = {"use": uses, "dy_residual": 0.6 * np.array(lengths), "dx_residual": 0.8 * np.array(lengths)}
+        return Match(Shift(), np.eye(2), 1, 0, 9, "test", pd.DataFrame(columns))
+
+    ten = list(range(1, 12))
+    assert match_of(["check"] * 11 + ["fit"], [*ten, 99.0]).ce90_px == pytest.approx(10)
+    assert match_of(["fit"] * 11 + ["rejected"], [*ten, 99.0]).ce90_px == pytest.approx(10)
+    assert np.isnan(match_of(["rejected"], [99.0]).ce90_px)
+    assert np.isnan(Match(Shift(), np.eye(2), 1, 0, 9, "test", pd.DataFrame()).ce90_px)
+
+
+def test_an_alignment_saved_before_circular_errors_is_read(tmp_path):
+    path = example().save(tmp_path / "a.json")
+    document = json.loads(path.read_text())
+    for row in document["report"]:
+        del row["ce90_px"], row["ce90_m"]
+    path.write_text(json.dumps(document))
+    report = Alignment.load(path).report
+    assert tuple(report.columns) == REPORT_COLUMNS
+    assert report.ce90_px.isna().all()
+    assert report.ce90_px.dtype == float
+
+
+def test_tie_points_survive_a_geopackage(tmp_path):
+    frame = example().tie_points()
+    # dx -0.02 px of 10 m is 0.2 m to the west, dy 0.01 px is 0.1 m to the south
+    assert frame[["east_m", "north_m"]].values.tolist() == pytest.approx(np.array([[-0.2, -0.1]]))
+    frame.to_file(tmp_path / "points.gpkg")
+    again = gpd.read_file(tmp_path / "points.gpkg")
+    assert again.crs == frame.crs
+    pd.testing.assert_frame_equal(pd.DataFrame(again), pd.DataFrame(frame)[list(again.columns)], check_dtype=False)
+    empty = Alignment("a", {}, example().report, BOX, BOX.shape).tie_points()
+    empty.to_file(tmp_path / "none.gpkg")
+    kinds = gpd.read_file(tmp_path / "none.gpkg").dtypes
+    assert (kinds[["dy_residual", "east_m"]] == np.float64).all()
+    lonlat = GeoBox.from_bbox((15, 50, 16, 51), "EPSG:4326", resolution=0.1)
+    assert "east_m" not in Alignment("a", {}, example().report, lonlat, lonlat.shape, example().points).tie_points()
