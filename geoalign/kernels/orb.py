@@ -1,22 +1,9 @@
-"""ORB features matched between two images, and the affine that a consensus of them supports. OpenCV 4.10 and 5."""
+"""ORB features matched between two images. OpenCV 4.10 and 5."""
 
 import cv2
 import numpy as np
 
-RATIO = 0.85
-"""Distance of the best match over that of the second: above it a match is ambiguous (Lowe 2004)."""
-
-
-def stretched(image):
-    """8-bit image between the 1st and 99th percentile, and a mask (255 valid) eaten by a feature's radius.
-
-    image : (row, col), NaN = not observed
-    """
-    seen = np.isfinite(image)
-    low, high = np.percentile(image[seen], [1, 99]) if seen.any() else (0.0, 1.0)
-    scaled = np.where(seen, (image - low) / max(float(high - low), 1e-30), 0.5)
-    mask = cv2.erode(seen.astype(np.uint8) * 255, np.ones((9, 9), np.uint8), borderValue=255)
-    return np.clip(scaled * 255, 0, 255).astype(np.uint8), mask
+from geoalign.kernels.features import RATIO, between_pixels, places, spread, stretched
 
 
 def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0):
@@ -33,9 +20,9 @@ def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0
         grey, mask = stretched(image)
         grey = cv2.GaussianBlur(grey, (0, 0), blur)
         detector = cv2.ORB_create(nfeatures=4 * features, fastThreshold=5, edgeThreshold=16)
-        keypoints = _spread(detector.detect(grey, mask), image.shape, features)
+        keypoints = spread(detector.detect(grey, mask), image.shape, features)
         keypoints, described = detector.compute(grey, keypoints)
-        sides.append((np.array([k.pt[::-1] for k in keypoints], np.float64).reshape(-1, 2), described, grey))
+        sides.append((places(keypoints), described, grey))
     (at, ours, grey_ref), (to, theirs, grey_mov) = sides
     if ours is None or theirs is None or min(len(ours), len(theirs)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
@@ -48,54 +35,7 @@ def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0
     if max_shift_px is not None and len(points):
         near = np.hypot(*(found - points).T) <= max_shift_px
         points, found = points[near], found[near]
-    return points, _between_pixels(grey_ref, grey_mov, points, found)
-
-
-def _between_pixels(reference, moving, points, found):
-    """Matches moved to where the patch around the feature fits best (Lucas-Kanade); ORB places them on whole pixels.
-
-    A match that moves by more than 1.5 px was not improved but lost, and stays where it was.
-    """
-    if not len(points):
-        return found
-    swap = [1, 0]
-    start = np.ascontiguousarray(points[:, swap], np.float32)
-    guess = np.ascontiguousarray(found[:, swap], np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)
-    better, good, _ = cv2.calcOpticalFlowPyrLK(
-        reference, moving, start, guess.copy(), winSize=(17, 17), maxLevel=0, criteria=stop,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-    )  # fmt: skip
-    better = better.astype(np.float64)[:, swap]
-    near = (good.ravel() == 1) & (np.hypot(*(better - found).T) <= 1.5)
-    return np.where(near[:, None], better, found)
-
-
-def magsac_affine(points, found, *, threshold=2.0, seed=0):
-    """Affine by MAGSAC (Barath et al. 2020, doi:10.1109/CVPR42600.2020.00138).
-
-    points, found : (n, 2) row, col; threshold : px
-    Returns (matrix (2, 3) on (row, col, 1), inliers (n,) bool), or (None, all False).
-    """
-    none = None, np.zeros(len(points), bool)
-    if len(points) < 4:
-        return none
-    params = cv2.UsacParams()
-    params.threshold, params.maxIterations, params.confidence = threshold, 10000, 0.9999
-    params.randomGeneratorState = int(seed) % (2**31)
-    params.score, params.sampler = cv2.SCORE_METHOD_MAGSAC, cv2.SAMPLING_UNIFORM
-    params.loMethod, params.isParallel = cv2.LOCAL_OPTIM_SIGMA, False
-    swap = [1, 0]  # OpenCV has (x, y)
-    try:
-        matrix, inliers = cv2.estimateAffine2D(
-            points[:, swap].astype(np.float32), found[:, swap].astype(np.float32), params
-        )
-    except cv2.error:  # degenerate samples only: OpenCV says so by an error instead of an empty answer
-        return none
-    if matrix is None or not np.isfinite(matrix).all():
-        return none
-    m = np.asarray(matrix, np.float64)
-    return np.array([[m[1, 1], m[1, 0], m[1, 2]], [m[0, 1], m[0, 0], m[0, 2]]]), inliers.ravel().astype(bool)
+    return points, between_pixels(grey_ref, grey_mov, points, found)
 
 
 def _best(pairs):
@@ -104,12 +44,3 @@ def _best(pairs):
         if len(pair) == 2 and pair[0].distance < RATIO * pair[1].distance:
             out[pair[0].queryIdx] = pair[0].trainIdx
     return out
-
-
-def _spread(keypoints, shape, features):
-    cells: dict[tuple[int, int], list] = {}
-    for k in keypoints:
-        cell = (int(4 * k.pt[1] / shape[0]), int(4 * k.pt[0] / shape[1]))
-        cells.setdefault(cell, []).append(k)
-    share = max(1, features // 16)
-    return [k for cell in sorted(cells) for k in sorted(cells[cell], key=lambda k: (-k.response, k.pt))[:share]]

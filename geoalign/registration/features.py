@@ -1,0 +1,117 @@
+"""What feature matchers share: the consensus of matches, checks that it is a warp sensors make, and the measured answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from geoalign.errors import MatchError
+from geoalign.kernels.features import magsac_affine
+from geoalign.registration import quality
+from geoalign.registration.phase import check_texture, first_limit, magnified, masked
+from geoalign.registration.select import LADDER, choose, distance_px, fit
+from geoalign.registration.tiepoints import Image
+from geoalign.types.alignment import Match
+from geoalign.types.warp import Affine, Shift
+
+MIN_INLIERS = 12
+"""Features that must agree. Of unrelated images a MAGSAC affine gathers 4 to 8 by chance."""
+
+
+@dataclass(frozen=True)
+class FeatureMatcher:
+    """Features matched, MAGSAC, and a robust fit through what agrees. Subclasses say what `pairs` two images have.
+
+    model : shift, rigid, similarity, affine, projective, field, or auto
+    max_shift_px : matches further apart are dropped; None = a fifth of the image
+        (and what a rotation of some 15 degrees does to its corners)
+    features : at most so many in each image
+    """
+
+    method: ClassVar[str]
+
+    model: str = "auto"
+    max_shift_px: float | None = None
+    features: int = 4000
+
+    def pairs(self, reference, moving, reach_px):
+        """Matches of two images (row, col): points and found, (n, 2), and the error of each, (n,) px, an axis."""
+        raise NotImplementedError
+
+    def __call__(self, reference, moving, *, valid=None, seed=0) -> Match:
+        """Match two images (row, col), NaN = not observed; `valid`: a mask, or (reference's, moving's)."""
+        return self.align(*(Image(v) for v in masked(reference, moving, valid)), seed=seed)
+
+    def align(self, reference: Image, moving: Image, *, seed=0, starts=()) -> Match:
+        """Match two images; of large ones the decimated versions are matched. Features need no `starts`."""
+        factor = max(reference.feature_factor, moving.feature_factor)
+        points, found, error, inliers, _ = self.consensus(reference, moving, factor, seed)
+        shape = reference.shape
+        points, found = ((p + 0.5) * factor - 0.5 for p in (points[inliers], found[inliers]))
+        error = error[inliers] * factor
+        covariance = np.eye(2) * (error**2)[:, None, None]
+        check = quality.check_points(np.ones(len(points), bool), seed)
+        if self.model == "auto":
+            fitted = choose(points, found, covariance, use=~check, shape=shape, ladder=LADDER[:-1])
+        else:
+            fitted = fit(self.model, points, found, covariance, use=~check, shape=shape)
+        if fitted is None:
+            raise MatchError(f"{int((~check).sum())} features are too few for the model {self.model!r}.")
+        use = np.where(check, "check", "fit").astype(object)
+        use[(fitted.weight <= 0) & ~check] = "rejected"
+        reason = np.where(use == "rejected", "outlier", "").astype(object)
+        in_fit = use == "fit"
+        score = np.clip(np.exp(-0.5 * fitted.length**2), 0.0, 1.0)
+        return Match(
+            warp=fitted.warp,
+            covariance=fitted.covariance,
+            score=float(inliers.mean()),
+            rmse_px=quality.rms_length(fitted.residual, in_fit),
+            n_points=int(in_fit.sum()),
+            method=self.method,
+            tie_points=quality.point_table(
+                points, found, fitted.residual, error * np.sqrt(fitted.factor), score, use, reason
+            ),
+            cv_px=quality.rms_length(fitted.residual, check),
+        )
+
+    def start(self, reference: Image, moving: Image, seed) -> Affine:
+        """The affine of the decimated images alone, in pixels of the whole ones: a start for the other matchers."""
+        factor = max(reference.feature_factor, moving.feature_factor)
+        return magnified(Affine(self.consensus(reference, moving, factor, seed)[-1]), factor)
+
+    def consensus(self, reference: Image, moving: Image, factor, seed):
+        """Matches, their errors, which agree, and on which affine; MatchError where too few do, or on no sensor's warp.
+
+        All in pixels of the images decimated by `factor`.
+        """
+        ref, mov = reference.coarse(factor), moving.coarse(factor)
+        check_texture(ref, "reference")
+        check_texture(mov, "moving image")
+        limit = first_limit(reference.shape, self.max_shift_px)
+        # a rotation about the centre moves the corners further than the middle
+        reach = (limit + 0.2 * max(reference.shape)) / factor
+        points, found, error = self.pairs(ref, mov, reach)
+        matrix, inliers = magsac_affine(points, found, seed=seed)
+        count = int(inliers.sum())
+        need = max(MIN_INLIERS, 0.04 * len(points))
+        if matrix is None or count < need:
+            raise MatchError(f"{count} of {len(points)} matched features agree on an affine; {need:.0f} are needed.")
+        stretch = np.linalg.svd(matrix[:, :2], compute_uv=False)
+        if stretch.max() > 1.5 or stretch.min() < 0.67 or np.linalg.det(matrix[:, :2]) <= 0:
+            raise MatchError(
+                f"the features agree on a warp that stretches by {stretch.min():.2f} to {stretch.max():.2f}; "
+                "images on one grid differ by less (0.67 to 1.5)."
+            )
+        spread = points[inliers].std(axis=0)
+        if min(spread / np.array(ref.shape)) < 0.05:
+            raise MatchError("the features that agree lie in one small patch or line of the image.")
+        middle = np.array(ref.shape) / 2
+        far = float(np.hypot(*(matrix @ [*middle, 1.0] - middle))) * factor
+        if far > limit + factor:
+            raise MatchError(f"the motion found is {far:.1f} px, beyond the {limit:.1f} px searched.")
+        if distance_px(Affine(matrix), Shift(0.0, 0.0), ref.shape) > 0.6 * max(ref.shape):
+            raise MatchError("the features agree on a warp that leaves the image.")
+        return points, found, error, inliers, matrix
