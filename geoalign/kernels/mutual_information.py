@@ -60,19 +60,22 @@ def ranks(values, bins):
     return np.interp(values, knots[step], np.arange(bins)[step]).astype(np.float32)
 
 
-def spline_image(image, low, high):
+def spline_image(image, low, high, sigma=0.0):
     """Cubic spline of an image with gaps, and where it can be believed.
 
     image : (row, col), NaN = not observed; low, high : values are clipped to these, lest a spike rings around itself
-    Returns (coefficients, ok): a pixel is ok where it and its neighbours within 2 px were observed.
+    sigma : px it was smoothed by; near edges and gaps such means lean to one side
+    Returns (coefficients, ok): a pixel is ok where what its value rests on was observed.
     """
     seen = np.isfinite(image)
     filled = np.clip(image, low, high)
-    if not seen.all():
+    whole = seen.all()
+    if not whole:
         around, weight = _gauss(np.where(seen, filled, 0.0), 2.0), _gauss(seen.astype(np.float64), 2.0)
         middle = filled[seen].mean() if seen.any() else 0.0
         filled = np.where(seen, filled, (around + 1e-3 * middle) / (weight + 1e-3))
-        seen = binary_erosion(seen, iterations=2, border_value=1)
+    if not whole or sigma > 0:
+        seen = binary_erosion(seen, iterations=math.ceil(2 * sigma) + (0 if whole else 2), border_value=sigma == 0)
     return spline_filter(filled.astype(np.float64), order=3, mode="mirror"), seen
 
 
@@ -203,14 +206,43 @@ def scores(level, samples, rows, cols, block, n_block, logs, expected, low, widt
     rows, cols : (n,) lattice pixels; block : (n,) number of the block a sample lies in
     logs, expected : from `tables`; centre (2,), size : the affine acts on ((row, col) - centre) / size, so that each of
     its six numbers moves a corner by about one pixel
+    The score is taken about its mean given r, which is zero but for the width of the windows: what is left of it would
+    sum to a pull of the image's edges.
     Returns (gradient (n_block, 6), curvature (6, 6), local (n_block, 8)): of each block the score by (row, col), its
     curvature (rr, rc, cc), the curvature's centre (row, col), and the number of samples used.
     """
     bins_r = logs.shape[1]
+    score = np.zeros(level.size)
+    slope = np.empty(4)
+    mass = np.zeros(4 * bins_r)
+    mean = np.zeros(4 * bins_r)
+    for n in range(level.size):
+        v = samples[n, 0]
+        if math.isnan(v):
+            continue
+        t = (v - low) / width
+        if t <= 2.0 or t >= bins_r - 3.0:
+            continue
+        b = int(t)
+        bspline_slopes(t - b, slope)
+        i = min(int(level[n]), logs.shape[0] - 2)
+        f = level[n] - i
+        g = 0.0
+        for j in range(4):
+            g += slope[j] * ((1.0 - f) * logs[i, b - 1 + j] + f * logs[i + 1, b - 1 + j])
+        score[n] = g
+        q = 4.0 * t
+        c = int(q)
+        mass[c] += c + 1.0 - q
+        mean[c] += (c + 1.0 - q) * g
+        mass[c + 1] += q - c
+        mean[c + 1] += (q - c) * g
+    for c in range(4 * bins_r):
+        if mass[c] > 0.0:
+            mean[c] /= mass[c]
     gradient = np.zeros((n_block, 6))
     curvature = np.zeros((6, 6))
     local = np.zeros((n_block, 8))
-    s = np.empty(4)
     x = np.empty(3)
     x[2] = 1.0
     pairs = np.zeros((3, 3, 3))
@@ -223,15 +255,9 @@ def scores(level, samples, rows, cols, block, n_block, logs, expected, low, widt
         t = (v - low) / width
         if t <= 2.0 or t >= bins_r - 3.0:
             continue
-        b = int(t)
-        bspline_slopes(t - b, s)
-        i = min(int(level[n]), logs.shape[0] - 2)
-        f = level[n] - i
-        g = 0.0
-        for j in range(4):
-            g += s[j] * ((1.0 - f) * logs[i, b - 1 + j] + f * logs[i + 1, b - 1 + j])
         q = 4.0 * t
         c = int(q)
+        g = score[n] - mean[c] - (q - c) * (mean[c + 1] - mean[c])
         e = expected[c] + (q - c) * (expected[c + 1] - expected[c])
         by_row = samples[n, 1] / width
         by_col = samples[n, 2] / width

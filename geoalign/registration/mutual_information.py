@@ -29,10 +29,12 @@ SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
 """Degrees and scales searched where a shift alone does not convince."""
 RING = (4.0, 7.0)
 """Wrong positions a match is compared with lie so far from it, px."""
-EVIDENCE = 7.0
+EVIDENCE = 6.0
 """Standard deviations the information must stand above that of wrong positions."""
 SMOOTHING = (0.0, 0.7, 1.4)
 """Smoothing of the interpolated image (px, Gaussian) that is chosen among: none for clean ones, more for speckle."""
+ALIKE_PX = 0.7
+"""Smoothing of both images, px, where neither is much noisier than the other."""
 FLOOR_PX = 0.0015
 """Error of a shift that no amount of structure removes (aliasing, interpolation), an axis."""
 SIMPLER = 0.99
@@ -83,14 +85,15 @@ class MutualInformationMatcher:
         for name, image in zip(("reference", "moving image"), images):
             check_texture(image, name)
         limit = first_limit(reference.shape, self.max_shift_px)
-        swap = _roughness(images[1]) > _roughness(images[0])
+        rough = [_roughness(image) for image in images]
+        swap, alike = rough[1] > rough[0], max(rough) < 2 * min(rough)
         pyramid = _Pyramid(images, swap, seed)
         warp = self._near(pyramid, limit / base, [magnified(w, 1 / base) for w in starts])
         if base == 1:
-            pair = _Pair.whole(*pyramid.ordered(1), self.samples, seed)
+            pair = _Pair.whole(*pyramid.ordered(1), self.samples, seed, 0.0, alike)
         else:
             warp = magnified(warp, base)
-            pair = _Pair.tiled(*((moving, reference) if swap else (reference, moving)), warp)
+            pair = _Pair.tiled(*((moving, reference) if swap else (reference, moving)), warp, seed, alike)
         return self._finish(pair, warp, swap, reference.shape, limit + base, seed)
 
     def _near(self, pyramid, limit, starts):
@@ -120,12 +123,12 @@ class MutualInformationMatcher:
     def _finish(self, pair, warp, swap, shape, limit, seed):
         pair, warp = _best_smoothing(pair, warp, self.model)
         model = "affine" if self.model == "auto" else self.model
-        warp = pair.climb(warp, model, close=5e-4)
+        warp = pair.climb(warp, model, close=3e-4)
         answer = _Answer.at(pair, warp, model)
         if self.model == "auto":
             simple = answer.simplest()
             if simple != model:
-                warp = pair.climb(_as_model(warp, simple, pair.shape), simple, close=5e-4)
+                warp = pair.climb(_as_model(warp, simple, pair.shape), simple, close=3e-4)
                 answer = _Answer.at(pair, warp, simple)
         return answer.match(swap, shape, limit, seed)
 
@@ -201,6 +204,27 @@ def _roughness(image):
     return float(np.median(np.abs(lap)) / (b - a)) if lap.size and b > a else 0.0
 
 
+def _drawn(image, rows, cols, alike, rng):
+    """Lattice samples at some pixels: (rows, cols, values).
+
+    Images that are alike share their aliasing, and what interpolation does to either depends on where between the
+    pixels it falls: both would draw the answer towards or from whole pixels. A mild smoothing of both takes most of it
+    away, and samples at random places between the pixels the rest.
+    """
+    if not alike:
+        return rows.astype(float), cols.astype(float), image[rows, cols]
+    smooth = kernel.smoothed(image, ALIKE_PX)
+    values = smooth[rows, cols]
+    coef, ok = kernel.spline_image(smooth, *(np.quantile(values, (0.001, 0.999)) if values.size else (0, 0)), ALIKE_PX)
+    # a lattice of irrational steps fills the pixel evenly wherever one looks; chance would leave clumps
+    u, v = (rows[:, None] * [0.8191725134, 0.5497004779] + cols[:, None] * [0.6710436067, 0.7548776662]).T
+    rows, cols = (at + (w + rng.uniform()) % 1.0 - 0.5 for at, w in ((rows, u), (cols, v)))
+    out = np.empty((rows.size, 3))
+    kernel.interpolate(coef, ok, 0, 0, rows, cols, np.eye(2, 3), out)
+    good = np.isfinite(out[:, 0])
+    return rows[good], cols[good], out[good, 0]
+
+
 @dataclass
 class _Pair:
     """A lattice image and an interpolated one at one resolution, prepared: what can be asked is `at` a warp.
@@ -223,24 +247,26 @@ class _Pair:
     width: float = 1.0
 
     @classmethod
-    def whole(cls, lattice, interpolated, samples, seed, smooth=0.0):
+    def whole(cls, lattice, interpolated, samples, seed, smooth=0.0, alike=False):
         rows, cols = np.nonzero(np.isfinite(lattice))
+        rng = np.random.default_rng(seed)
         every = int(np.ceil(np.sqrt(rows.size / samples)))
         if every > 1:
-            rng = np.random.default_rng(seed)
+            # one pixel anywhere in each cell
             rows, cols = (v.ravel() for v in np.mgrid[0 : lattice.shape[0] : every, 0 : lattice.shape[1] : every])
             rows, cols = rows + rng.integers(0, every, rows.size), cols + rng.integers(0, every, cols.size)
             inside = (rows < lattice.shape[0]) & (cols < lattice.shape[1])
             rows, cols = rows[inside], cols[inside]
             inside = np.isfinite(lattice[rows, cols])
             rows, cols = rows[inside], cols[inside]
+        rows, cols, values = _drawn(lattice, rows, cols, alike, rng)
         counts = [int(np.clip(n // (48 if n >= 384 else 20), 1, 16)) for n in lattice.shape]
-        block = rows * counts[0] // lattice.shape[0] * counts[1] + cols * counts[1] // lattice.shape[1]
+        i, j = (np.clip((v * m / n).astype(int), 0, m - 1) for v, m, n in zip((rows, cols), counts, lattice.shape))
         raw = [(interpolated, 0, 0, 0, rows.size)]
-        return cls._made(lattice[rows, cols], rows, cols, block, counts[0] * counts[1], lattice.shape, raw, smooth)
+        return cls._made(values, rows, cols, i * counts[1] + j, counts[0] * counts[1], lattice.shape, raw, smooth, alike)
 
     @classmethod
-    def tiled(cls, lattice: Image, interpolated: Image, warp, smooth=0.0):
+    def tiled(cls, lattice: Image, interpolated: Image, warp, seed, alike):
         """Samples in windows of a lattice image too large to be held, and the other's tiles where `warp` leads them."""
         windows = windows_for(lattice.shape)
         tiles, tiles_at = cut(lattice, windows.start, windows.start + windows.size)
@@ -248,28 +274,27 @@ class _Pair:
         low = np.floor(np.stack([rows.min(axis=(1, 2)), cols.min(axis=(1, 2))], axis=1)).astype(int)
         high = np.ceil(np.stack([rows.max(axis=(1, 2)), cols.max(axis=(1, 2))], axis=1)).astype(int) + 1
         others, others_at = cut(interpolated, low, high)
-        values, places, raw, block, n = [], [], [], [], 0
-        for k, ((r, c), at) in enumerate(zip(windows.start, tiles_at)):
-            part = tiles[k][r - at[0] : r - at[0] + windows.size, c - at[1] : c - at[1] + windows.size]
-            i, j = np.nonzero(np.isfinite(part))
-            values.append(part[i, j])
-            places.append((i + r, j + c))
-            block.append(np.full(i.size, k))
+        rng = np.random.default_rng(seed)
+        parts, raw, n = [], [], 0
+        for k, (first, at) in enumerate(zip(windows.start - tiles_at, tiles_at)):
+            box = tuple(slice(v, v + windows.size) for v in first)
+            i, j = np.nonzero(np.isfinite(tiles[k][box]))
+            i, j, values = _drawn(tiles[k], i + first[0], j + first[1], alike, rng)
+            parts.append((values, i + at[0], j + at[1], np.full(i.size, k)))
             raw.append((others[k], *others_at[k], n, n + i.size))
             n += i.size
-        rows, cols = (np.concatenate([p[axis] for p in places]) for axis in (0, 1))
-        block = np.concatenate(block)
-        return cls._made(np.concatenate(values), rows, cols, block, len(tiles), lattice.shape, raw, smooth)
+        values, rows, cols, block = (np.concatenate(part) for part in zip(*parts))
+        return cls._made(values, rows, cols, block, len(tiles), lattice.shape, raw, SMOOTHING[0], alike)
 
     @classmethod
-    def _made(cls, values, rows, cols, block, n_block, shape, raw, smooth):
+    def _made(cls, values, rows, cols, block, n_block, shape, raw, smooth, alike):
         if values.size < 256:
             raise MatchError("fewer than 256 pixels are left to compare.")
         bins = int(np.clip(round(values.size ** (1 / 3)), 16, 64))
-        kinds = ((rows, np.int32), (cols, np.int32), (block, np.int32))
+        kinds = ((rows, np.float64), (cols, np.float64), (block, np.int32))
         rows, cols, block = (np.ascontiguousarray(v, kind) for v, kind in kinds)
         pair = cls(kernel.ranks(values, bins), rows, cols, block, n_block, shape, raw, bins)
-        return pair.smoothed(smooth)
+        return pair.smoothed(max(smooth, ALIKE_PX) if alike else smooth)
 
     def smoothed(self, sigma):
         """The same with the interpolated image smoothed by a Gaussian of `sigma` px."""
@@ -281,7 +306,7 @@ class _Pair:
         if not width > 0:
             raise MatchError("one of the images is flat but for a few pixels: nothing to match.")
         ends = low + 2 * width, low + (self.bins - 3) * width
-        tiles = [(*kernel.spline_image(image, *ends), *rest) for image, (_, *rest) in zip(images, self.raw)]
+        tiles = [(*kernel.spline_image(image, *ends, sigma), *rest) for image, (_, *rest) in zip(images, self.raw)]
         return replace(self, smooth=sigma, tiles=tiles, low=low, width=width)
 
     def thinned(self, every):
@@ -325,17 +350,24 @@ class _Pair:
         centre, size = _frame(self.shape)
         b = _to_model(_centred(_matrix(warp), centre, size), model, size)
         here = self.at(_plain(b, centre, size))
+        pull, response = None, 1.0
         for _ in range(steps):
             gradient, curvature, _ = self.scores(here[2], here[4])
             tangent = TANGENTS[model](b)
             normal = tangent.T @ curvature @ tangent
-            step = _solved(normal, tangent.T @ gradient.sum(axis=0))
+            now_pull = tangent.T @ gradient.sum(axis=0)
+            if pull is not None:
+                # how much of what the last step should have changed did change
+                response = float(np.clip((pull - now_pull) @ step / (step @ normal @ step), 0.3, 2.0))
+            pull = now_pull
+            step = _solved(normal, pull) / response
             length = float(np.abs(step).max())
             step *= min(1.0, most / max(length, 1e-12))
             for _ in range(4):
                 there = _to_model(b + (tangent @ step).reshape(2, 3), model, size)
                 now = self.at(_plain(there, centre, size))
-                if now[0] >= here[0] - 1e-12:
+                # for the last bit the gradient knows better: samples that enter and leave at the edges shake the sum
+                if now[0] >= here[0] or np.abs(step).max() < 0.1:
                     break
                 step = step / 2
             else:
@@ -348,25 +380,26 @@ class _Pair:
     def evidence(self, warp):
         """How far the information at a warp stands above that at wrong positions around it, in standard deviations.
 
-        The gain of each block is one voice; blocks are independent where there is nothing to gain.
+        How much the information of a block varies among wrong positions is its error; blocks are independent.
         """
         matrix = _matrix(warp)
         total, count = self._by_block(matrix)
-        others, seen = np.zeros(self.n_block), np.zeros(self.n_block)
-        most = 0.0
+        mean = []
         for k, radius in enumerate(RING):
             for turn in (np.arange(8) + 0.5 * k) * np.pi / 4:
                 aside = matrix.copy()
                 aside[:, 2] += radius * np.array([np.sin(turn), np.cos(turn)])
                 here, used = self._by_block(aside)
-                others += here
-                seen += used
-                most = max(most, here.sum() / used.sum())
-        if total.sum() / count.sum() <= most:
+                mean.append(np.where(used > 32, here / np.maximum(used, 1), np.nan))
+        mean = np.array(mean)
+        good = (count > 32) & np.isfinite(mean).all(axis=0)
+        if good.sum() < 6:
             return 0.0
-        good = (count > 32) & (seen > 32)
-        gain = total[good] - others[good] / seen[good] * count[good]
-        return float(gain.sum() / np.sqrt((gain**2).sum())) if gain.size >= 6 else 0.0
+        mean, total, count = mean[:, good], total[good], count[good]
+        if total.sum() <= (mean @ count).max():
+            return 0.0
+        spread = np.sqrt((mean.var(axis=0, ddof=1) * count**2).sum() * (1 + 1 / len(mean)))
+        return float((total.sum() - (mean @ count).mean()) / spread)
 
     def _by_block(self, matrix):
         _, _, values, joint, _ = self.at(matrix)
@@ -403,7 +436,7 @@ class _Pyramid:
 
     def pair(self, factor):
         if factor not in self._pairs:
-            self._pairs[factor] = _Pair.whole(*self.ordered(factor), 200_000, self.seed, 0.7)
+            self._pairs[factor] = _Pair.whole(*self.ordered(factor), 200_000, self.seed, ALIKE_PX)
         return self._pairs[factor]
 
     def candidates(self, limit, starts, turned, scaled):
@@ -473,6 +506,8 @@ def _best_smoothing(pair, warp, model):
     model = "similarity" if model == "auto" else model
     best = None
     for sigma in SMOOTHING:
+        if sigma < pair.smooth:
+            continue
         here = pair if sigma == pair.smooth else pair.smoothed(sigma)
         rough = here.thinned(max(1, here.level.size // 60_000))
         found = rough.climb(warp, model, close=0.01, steps=4)
