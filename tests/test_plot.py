@@ -84,9 +84,26 @@ def test_a_series_is_drawn_in_decibels_with_the_date_of_change():
 
 def alignment():
     rows = [
-        ("a", "reference", 0, 0, 0, np.nan, 0, 0, 0, np.nan, np.nan, np.nan, "", "", ""),
-        ("b", "aligned", 1.5, -0.5, 0.1, 0.2, 2, 0.05, 1, 2, 0.3, 3, "phase", "shift", ""),
-        ("c", "rejected", np.nan, np.nan, np.nan, np.nan, 0, np.nan, np.nan, np.nan, np.nan, np.nan, "", "", "flat"),
+        ("a", "reference", 0, 0, 0, np.nan, 0, 0, 0, np.nan, np.nan, np.nan, np.nan, "", "", ""),
+        ("b", "aligned", 1.5, -0.5, 0.1, 0.2, 2, 0.05, 1, 2, 0.3, 3, 0.1, "phase", "shift", ""),
+        (
+            "c",
+            "rejected",
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            0,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            np.nan,
+            "",
+            "",
+            "flat",
+        ),
     ]
     points = pd.DataFrame([dict.fromkeys(TIE_POINT_COLUMNS, 0.1) | {"scene": "b", "use": u} for u in ("fit", "check")])
     return Alignment("a", {"b": Shift(1.5, -0.5)}, pd.DataFrame(rows, columns=REPORT_COLUMNS), None, (40, 60), points)

@@ -14,14 +14,22 @@ import xarray as xr
 from geoalign.errors import ConfigError
 from geoalign.registration.apply import apply
 from geoalign.registration.auto import AutoMatcher
+from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.network import align_stack, logarithm
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import PhaseMatcher
 from geoalign.registration.select import MODELS
+from geoalign.registration.sift import SiftMatcher
 from geoalign.types.alignment import Alignment, Match
 from geoalign.types.stack import SAR_BANDS
 
-MATCHERS = {"auto": AutoMatcher, "orb": OrbMatcher, "phase": PhaseMatcher}
+MATCHERS = {
+    "auto": AutoMatcher,
+    "ecc": EccMatcher,
+    "orb": OrbMatcher,
+    "phase": PhaseMatcher,
+    "sift": SiftMatcher,
+}
 
 __all__ = ["MATCHERS", "MODELS", "apply", "coregister", "match"]
 
@@ -85,6 +93,8 @@ def coregister(
     seed=0,
     band="auto",
     refine=None,
+    network=None,
+    frozen=None,
 ) -> Alignment:
     """Align every scene of a stack with one reference. Reads little and computes; `Alignment.apply` is lazy.
 
@@ -94,7 +104,10 @@ def coregister(
         NaN = not observed; NumPy or dask. One scene is held at a time, and of large ones only tiles.
     reference : str, array, DataArray or Stack
         "auto" (the scene of greatest clear share and sharpness), "median" (of the stack as it is), a scene id, an
-        image on the stack's grid, or another Stack on it (its median).
+        image on the stack's grid, or another Stack on it (its median). A Stack of another kind of sensor (optical for
+        SAR, or the other way round): the stack is aligned within itself first, then its composite (the mean of SAR
+        scenes in logarithms, the median of optical ones) is matched with the reference's by `matcher`, and that one
+        warp holds for all its scenes; the reference Stack should be aligned itself.
     matcher, model, max_shift_px, seed
         As for `match`.
     band : str
@@ -105,6 +118,15 @@ def coregister(
         the reference's own noise out of the matches: what makes speckled scenes precise. None = for SAR only, up
         to 2048 px: means of optical scenes have edges where clouds were, and mix seasons; large images have so many
         windows that their speckle averages out.
+    network : bool
+        Match scenes with their neighbours in time and season too, and adjust all warps together by robust least
+        squares: scenes that match the reference badly (snow, flood, clouds) are tied through others, and the report
+        tells how well loops of scenes close (`closure_px`). False matches the reference only, in about a third of the
+        time. None = where there are at least four scenes.
+    frozen : Alignment
+        Of a baseline, whose Stack (as it was aligned, not warped) is then given as `reference`: its warps are kept, and
+        every scene of `stack` is tied to scenes of the baseline alone, chosen by date. The result holds the new scenes
+        and is the same in whatever order or company they arrive.
 
     Returns
     -------
@@ -127,7 +149,8 @@ def coregister(
     [['a', 'reference', 0.0, 0.0], ['b', 'aligned', -3.0, -2.0]]
     """
     chosen = _matcher(matcher, model, max_shift_px)
-    return align_stack(stack, chosen, reference=reference, band=band, seed=seed, refine=refine)
+    options = {"refine": refine, "network": network, "frozen": frozen}
+    return align_stack(stack, chosen, reference=reference, band=band, seed=seed, **options)
 
 
 def _matcher(matcher, model, max_shift_px):

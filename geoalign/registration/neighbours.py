@@ -1,131 +1,159 @@
-"""Scenes that match the reference badly are tied through scenes of the same season that match it well."""
+"""Which pairs of scenes are matched, and matching them: each pair once, each scene read a bounded number of times."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+from dataclasses import is_dataclass, replace
 
+import dask
 import numpy as np
-import pandas as pd
 
 from geoalign.errors import MatchError
-from geoalign.registration import quality
-from geoalign.registration.select import FIELD_POINTS, choose, fit
-from geoalign.registration.tiepoints import windows_for
+from geoalign.registration.auto import AutoMatcher
+from geoalign.registration.phase import PhaseMatcher, first_limit, refine
+from geoalign.registration.tiepoints import MARGIN, Image, windows_for
 from geoalign.types.alignment import Match
 
 log = logging.getLogger("geoalign")
 
-FEW_POINTS = 25
-"""Tie points below which a scene is looked at again through its neighbours."""
-ENOUGH_POINTS = 10
-"""Tie points a scene of a stack needs at the least: fewer are easily all wrong in the same way."""
+KEEP_BYTES = 256 * 2**20
+"""Scenes are remembered between pairs as far as they fit into this; those used longest ago are read again."""
+SLACK = 24
+"""Pixels that remembered tiles reach further than one match needs them, because matches expect them displaced."""
 ANCHORS = 3
-"""Neighbours a weak scene is tied to."""
-STEADY_PX = 0.05
-"""Predicted error below which an aligned scene may serve as an anchor."""
+"""Neighbours of its season that a weak scene is tied to."""
+OTHER_YEAR_DAYS = 180
+"""Days apart from which a scene of the same season is one of another year."""
 
 
-def tie_through_neighbours(results, scenes, at, times, matcher, seed, shape):
-    """Match weak scenes again, to well aligned ones of their season, and fit one warp to all their tie points.
+class Held(Image):
+    """An image whose tiles are remembered, those of large ones too, until it is told to forget."""
 
-    A summer reference and a cloudy winter scene have little in common; the same scene and another of that winter have
-    much. Anchors are taken from the first pass only, in a fixed order, so that the answer does not depend on the order
-    in which weak scenes are treated.
+    _tiles: list | None = None
 
-    Parameters
-    ----------
-    results : dict scene number -> Match, or the error that refused it
-    scenes : Images; at : number of the reference among them, or None
-    times : datetime64 (time,)
+    def tiles(self, boxes):
+        if not self.by_tiles or any(box is None for box in boxes):
+            return super().tiles(boxes)
+        if self._tiles is None:
+            self._tiles = self._around_windows()
+        held, origins = self._tiles
+        out = [None] * len(boxes)
+        for k, (a, b, c, d) in enumerate(boxes):
+            if len(boxes) != len(held):
+                break
+            r, s = a - origins[k][0], b - origins[k][1]
+            if r >= 0 and s >= 0 and c - origins[k][0] <= held[k].shape[0] and d - origins[k][1] <= held[k].shape[1]:
+                out[k] = held[k][r : c - origins[k][0], s : d - origins[k][1]]
+        missing = [k for k, tile in enumerate(out) if tile is None]
+        for k, tile in zip(missing, super().tiles([boxes[k] for k in missing]) if missing else []):
+            out[k] = tile
+        return out
 
-    Returns
-    -------
-    dict, with the weak scenes' results replaced where this tied them better; a scene of a stack that in the end has
-    fewer than `ENOUGH_POINTS` tie points (a quarter of its windows, where that is less) is refused.
+    def _around_windows(self):
+        windows, shape = windows_for(self.shape), np.array(self.shape)
+        low = np.clip(windows.start - MARGIN - SLACK, 0, shape - 1)
+        high = np.clip(windows.start + windows.size + MARGIN + SLACK, low + 1, shape)
+        cuts = [self.data[a:c, b:d] for (a, b), (c, d) in zip(low.tolist(), high.tolist())]
+        return [np.array(tile, np.float32) for tile in dask.compute(*cuts)], low.tolist()
+
+    def forget(self):
+        """Give back what was read; the decimated image stays."""
+        self._tiles = self._whole = None
+        self.prepared.clear()
+
+    @property
+    def bytes(self) -> int:
+        """What it holds at the most, bytes."""
+        if not self.by_tiles:
+            return 4 * self.shape[0] * self.shape[1]
+        windows = windows_for(self.shape)
+        return 4 * len(windows.start) * (windows.size + 2 * (MARGIN + SLACK)) ** 2
+
+
+class Pairs:
+    """Matches between scenes, made on demand and remembered.
+
+    scenes : the images of a stack, and whatever else they are tied to; matcher : with `model` and `max_shift_px` where
+        it has `align`
     """
-    out = dict(results)
-    # small images have few windows: half of them is as much as can be asked
-    windows = len(windows_for(shape).start)
-    few, enough = min(FEW_POINTS, windows // 2), min(ENOUGH_POINTS, max(3, windows // 4))
-    good = [k for k, m in results.items() if isinstance(m, Match) and m.n_points >= few]
-    steady = [k for k in good if _sigma(results[k], shape) < STEADY_PX]
-    steady += [] if at is None else [at]
-    for k, first in results.items():
-        if k in good:
-            continue
-        if isinstance(first, Exception) and not isinstance(first, MatchError):
-            continue
-        anchors = sorted(steady, key=lambda a: (_season_days(times[a], times[k]), a))[:ANCHORS]
-        second = _tied(k, [a for a in anchors if a != at], results, scenes, matcher, seed, shape, first, enough)
-        kept = isinstance(first, Match) and first.n_points >= enough
-        if isinstance(second, Match) and not (kept and _sigma(first, shape) <= _sigma(second, shape)):
-            log.debug("scene %d is tied through %d neighbours", k, len(anchors))
-            out[k] = second
-        if isinstance(out[k], Match) and out[k].n_points < enough:
-            out[k] = MatchError(
-                f"only {out[k].n_points} tie points agree on a warp; a scene of this stack needs {enough}, "
-                "because fewer can all be wrong in the same way."
-            )
-    return out
+
+    def __init__(self, scenes: list[Held], matcher, seed):
+        self.scenes, self.matcher, self.seed = scenes, matcher, seed
+        self.found: dict[tuple[int, int], Match | Exception] = {}
+        self._recent: list[int] = []
+
+    def match(self, i, j, *, start=None, model=None) -> Match | Exception:
+        """How scene j lies on scene i: a Match, or the error that says why not.
+
+        start : a warp known to be near, which spares the search; model : instead of the matcher's own
+        """
+        if (i, j) not in self.found:
+            self._make_room(i, j)
+            try:
+                self.found[i, j] = self._measured(self.scenes[i], self.scenes[j], start, model)
+            except (MatchError, OSError) as err:
+                self.found[i, j] = err
+        return self.found[i, j]
+
+    def _measured(self, one, other, start, model):
+        matcher = self.matcher
+        if model is not None and is_dataclass(matcher):
+            matcher = replace(matcher, model=model)
+        if not hasattr(matcher, "align"):
+            return matcher(*(image.tiles([None])[0] for image in (one, other)), seed=self.seed)
+        if start is None:
+            return matcher.align(one, other, seed=self.seed)
+        if isinstance(matcher, AutoMatcher | PhaseMatcher):
+            # each may lie as far from the reference as was allowed, to either side
+            limit = 2 * first_limit(one.shape, matcher.max_shift_px)
+            return refine(one, other, start, matcher.model, limit, self.seed, "phase")
+        near = {"starts": (start,)} if "starts" in inspect.signature(matcher.align).parameters else {}
+        return matcher.align(one, other, seed=self.seed, **near)
+
+    def _make_room(self, i, j):
+        """Forget the scenes used longest ago, so that those held fit into `KEEP_BYTES`, and two at the least."""
+        for k, image in enumerate(self.scenes):
+            if k != i:
+                image.prepared.clear()  # filtered copies, many times the size of the scene
+        self._recent = [k for k in self._recent if k not in (i, j)] + [i, j]
+        size = max(self.scenes[i].bytes, 1)
+        while len(self._recent) > max(2, KEEP_BYTES // size):
+            self.scenes[self._recent.pop(0)].forget()
 
 
-def _tied(k, anchors, results, scenes, matcher, seed, shape, first, enough):
-    """One warp through the tie points of scene k to all its anchors (and to the reference); None where too few."""
-    tables = [first.tie_points] if isinstance(first, Match) else []
-    for a in anchors:
-        try:
-            match = matcher.align(scenes[a], scenes[k], seed=seed)
-        except MatchError:
-            continue
-        table = match.tie_points.copy()
-        # the points were measured in the anchor's frame: bring them into the reference's
-        table["row"], table["col"] = results[a].warp.inverse().pull(table["row"], table["col"])
-        table["sigma_px"] = np.hypot(table["sigma_px"], _sigma(results[a], shape))
-        tables.append(table)
-    if not tables:
-        return None
-    table = pd.concat(tables, ignore_index=True)
-    table = table[table["use"] != "rejected"].reset_index(drop=True)
-    if len(table) < enough:
-        return None
-    at, found = table[["row", "col"]].to_numpy(), table[["row_moving", "col_moving"]].to_numpy()
-    # points of one window to several anchors share the scene's own noise: they count as one measurement
-    covariance = np.eye(2) * (table["sigma_px"].to_numpy() ** 2)[:, None, None] * len(tables)
-    check = quality.check_points(np.ones(len(table), bool), seed)
-    options = {"use": ~check, "shape": shape}
-    if matcher.model == "auto":
-        # several looks at one window do not make it two windows: a field would follow their noise
-        ladder = ("shift", "similarity", "affine")
-        fitted = choose(at, found, covariance, ladder=ladder, **options)
-    elif matcher.model == "field" and (~check).sum() < FIELD_POINTS:
-        return None
-    else:
-        fitted = fit(matcher.model, at, found, covariance, **options)
-    if fitted is None:
-        return None
-    outlier = np.where(check, fitted.length > 6.0, fitted.weight <= 0)
-    use = np.where(outlier, "rejected", np.where(check, "check", "fit")).astype(object)
-    reason = np.where(outlier, "outlier", "").astype(object)
-    sigma, score = table["sigma_px"].to_numpy(), table["score"].to_numpy()
-    return Match(
-        warp=fitted.warp,
-        covariance=fitted.covariance,
-        score=float(np.median(score[~outlier])) if (~outlier).any() else 0.0,
-        rmse_px=quality.rms_length(fitted.residual, use == "fit"),
-        n_points=int((use == "fit").sum()),
-        method="phase",
-        tie_points=quality.point_table(at, found, fitted.residual, sigma, score, use, reason),
-        cv_px=quality.rms_length(fitted.residual, use == "check"),
-    )
+def pairs_along_time(times, able, weak) -> list[tuple[int, int]]:
+    """Pairs besides those with the reference: the next in time, the same season in another year, and anchors.
+
+    times : datetime64 (time,), sorted; able : scenes that hold something to match; weak : those of them that match the
+        reference badly, which are tied to `ANCHORS` well matched scenes of their season besides
+
+    About two pairs a scene and three for a weak one, in a fixed order.
+    """
+    able = sorted(able)
+    out = set()
+    for place, k in enumerate(able):
+        out.update((k, other) for other in able[place + 1 : place + 2])
+        years = [a for a in able if abs(days_between(times[a], times[k])) > OTHER_YEAR_DAYS]
+        # a short series has no other year: the one after the next closes loops as well
+        years = years or able[place + 2 : place + 3]
+        if years:
+            other = min(years, key=lambda a: (season_days(times[a], times[k]), a))
+            out.add((min(k, other), max(k, other)))
+    for k in weak:
+        strong = [a for a in able if a not in weak and a != k]
+        for a in sorted(strong, key=lambda a: (season_days(times[a], times[k]), a))[:ANCHORS]:
+            out.add((min(a, k), max(a, k)))
+    return sorted(out)
 
 
-def _sigma(match, shape) -> float:
-    rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 7) for n in shape), indexing="ij")
-    return float(np.sqrt((match.sigma_px(rows, cols) ** 2).mean()))
+def days_between(one, other) -> float:
+    """Days from one date to another."""
+    return float((other - one) / np.timedelta64(1, "D"))
 
 
-def _season_days(one, other) -> float:
+def season_days(one, other) -> float:
     """Days between two dates within the year, and a little for every year between them."""
-    days = abs(float((one - other) / np.timedelta64(1, "D")))
+    days = abs(days_between(one, other))
     within = days % 365.25
     return min(within, 365.25 - within) + 0.05 * days

@@ -40,6 +40,7 @@ REPORT_COLUMNS = (
     "cv_m",
     "ce90_px",
     "ce90_m",
+    "closure_px",
     "method",
     "model",
     "reason",
@@ -127,7 +128,8 @@ class Alignment:
     report : DataFrame, a row a scene, columns `REPORT_COLUMNS`. status: aligned | reference | failed | rejected;
         dy, dx mean displacement over the valid area (px); rmse_px FRE on the points used, cv_px TRE on points held
         out (px); ce90_px circular error, the length that 90 % of the residuals of held-out points do not exceed (of
-        points used where none were held out); rmse_m, cv_m, ce90_m the same in metres (NaN without a CRS in metres)
+        points used where none were held out); closure_px rms of the loops over neighbouring scenes that the scene is in
+        (NaN where it is in none); rmse_m, cv_m, ce90_m the same in metres (NaN without a CRS in metres)
     geobox : the grid the warps' pixels belong to, None for arrays without one
     shape : (row, col) of that grid
     points : DataFrame of tie points, `TIE_POINT_COLUMNS` with `scene` first
@@ -267,7 +269,7 @@ class Alignment:
         points = pd.read_json(io.StringIO(json.dumps(document["points"])), orient="split")
         points = points.astype({k: v for k, v in TIE_POINT_COLUMNS.items() if v is float and k in points})
         report = pd.DataFrame(document["report"], columns=list(REPORT_COLUMNS))
-        floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m", "ce90_px", "ce90_m"]
+        floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m", "ce90_px", "ce90_m", "closure_px"]
         report[floats] = report[floats].astype(float)
         warps = {scene: _warp_from_plain(plain) for scene, plain in document["warps"].items()}
         return cls(document["reference"], warps, report, geobox, shape, points)

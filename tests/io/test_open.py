@@ -130,8 +130,8 @@ def test_one_grid_for_scenes_of_several(s2, tmp_path, caplog):
 def alignment_of(warps, box, reference):
     import pandas as pd
 
-    rows = [[s, "aligned", 0, 0, 0, 0, 9, 0.07, 0, 0, 0, 0, "phase", "shift", ""] for s in warps]
-    rows.append(["bad", "rejected", 0, 0, 0, 0, 0, np.nan, 0, 0, 0, 0, "phase", "shift", "all cloud"])
+    rows = [[s, "aligned", 0, 0, 0, 0, 9, 0.07, 0, 0, 0, 0, 0, "phase", "shift", ""] for s in warps]
+    rows.append(["bad", "rejected", 0, 0, 0, 0, 0, np.nan, 0, 0, 0, 0, 0, "phase", "shift", "all cloud"])
     return Alignment(reference, warps, pd.DataFrame(rows, columns=list(REPORT_COLUMNS)), box, tuple(box.shape))
 
 

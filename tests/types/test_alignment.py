@@ -19,7 +19,7 @@ def example():
         "c": Chain((Projective(((1, 0, 1), (0, 1, 2), (1e-5, 0, 1))), Field(np.eye(3), np.ones((3, 3)), 1, 2, 30, 40))),
     }
     rows = [
-        ("a", "reference", 0.0, 0.0, 0.0, 0.0, 9, 0.0, 0.0, 0.0, 0.0, 0.0, "phase", "shift", ""),
+        ("a", "reference", 0.0, 0.0, 0.0, 0.0, 9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "phase", "shift", ""),
         (
             "d",
             "failed",
@@ -28,6 +28,7 @@ def example():
             np.nan,
             np.nan,
             0,
+            np.nan,
             np.nan,
             np.nan,
             np.nan,
