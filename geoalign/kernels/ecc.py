@@ -169,9 +169,9 @@ def pooled(moments, fits):
     """Normal equations of a step, one set a block, with each block's level and gain eliminated.
 
     moments, fits : from `block_moments` and `block_fit`
-    Returns (normal, right): (n, k, k) and (n, k); zero for blocks without an answer of their own. Blocks are weighted by
-    their own residual variance, so that a changed or clouded one has little say, but by no more than three times that
-    of the middle one.
+    Returns (normal, right): (n, k, k) and (n, k); zero for blocks without an answer of their own. Blocks are weighted
+    by their own residual variance, so that a changed or clouded one has little say, but by no more than three times
+    the weight of the middle one.
     """
     y = moments.shape[1] - 1
     head, tail = moments[:, :2, :2], moments[:, 2:y, :2]
@@ -187,7 +187,7 @@ def pooled(moments, fits):
 
 
 def solve(normal, right):
-    """Parameters of summed normal equations, and the inverse of their matrix; (None, None) where they do not determine."""
+    """Parameters of summed normal equations, and the inverse of their matrix; (None, None): not enough."""
     d = np.sqrt(np.maximum(np.diag(normal), 1e-300))
     scaled = normal / d[:, None] / d[None, :]
     if not np.isfinite(scaled).all() or np.linalg.eigvalsh(scaled)[0] < 1e-9:

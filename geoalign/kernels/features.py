@@ -2,6 +2,9 @@
 
 import cv2
 import numpy as np
+from numba import njit
+
+from geoalign.kernels.refine import band_pass, spline, window_step
 
 RATIO = 0.85
 """Distance of the best match over that of the second: above it a match is ambiguous (Lowe 2004)."""
@@ -34,24 +37,58 @@ def places(keypoints):
     return np.array([k.pt[::-1] for k in keypoints], np.float64).reshape(-1, 2)
 
 
-def between_pixels(reference, moving, points, found):
-    """Matches moved to where the patch around the feature fits best (Lucas-Kanade), for detectors of whole pixels.
+def between_pixels(reference, moving, points, matrix, *, scale=0.9, half=8):
+    """Features placed by least squares on the patch around each, as an affine they agree on lays it on the other image.
 
-    A match that moves by more than 1.5 px was not improved but lost, and stays where it was.
+    reference, moving : (row, col), NaN = not observed; points : (n, 2) row, col; matrix : (2, 3) on (row, col, 1)
+    scale : of the structure compared, px; half : the patch has 2 half + 1 px a side
+    Returns (at, found, variance): (n, 2) the middle of the patch's structure, where it is in `moving`, and (n,) px^2 an
+    axis; NaN where the patch holds too little, reaches into masked pixels by more than a half, or would move by over
+    1.5 px, or is not alike (correlation below .5). The gain and level of each patch are free: two images are rarely
+    equally bright.
     """
-    if not len(points):
-        return found
-    swap = [1, 0]
-    start = np.ascontiguousarray(points[:, swap], np.float32)
-    guess = np.ascontiguousarray(found[:, swap], np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)
-    better, good, _ = cv2.calcOpticalFlowPyrLK(
-        reference, moving, start, guess.copy(), winSize=(17, 17), maxLevel=0, criteria=stop,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-    )  # fmt: skip
-    better = better.astype(np.float64)[:, swap]
-    near = (good.ravel() == 1) & (np.hypot(*(better - found).T) <= 1.5)
-    return np.where(near[:, None], better, found)
+    values, valid = band_pass(reference, scale, 4 * scale)
+    filtered, seen = band_pass(moving, scale, 4 * scale)
+    out = _place(values, valid, spline(filtered), seen, np.asarray(points, np.float64), np.asarray(matrix), half)
+    lost = ~(np.hypot(out[:, 2] - out[:, 4], out[:, 3] - out[:, 5]) <= 1.5)
+    out[lost] = np.nan
+    return out[:, :2], out[:, 2:4], out[:, 6]
+
+
+@njit(nogil=True, cache=True)
+def _place(ref, ref_ok, coef, mov_ok, points, matrix, half):
+    """(n, 7): row, col, row and col found, those by the affine alone, variance; `between_pixels` says what they are."""
+    out = np.full((len(points), 7), np.nan)
+    side = 2 * half + 1
+    rows = np.empty((side, side))
+    cols = np.empty((side, side))
+    for n in range(len(points)):
+        r0 = int(round(points[n, 0])) - half
+        c0 = int(round(points[n, 1])) - half
+        ahead_r = 0.0
+        ahead_c = 0.0
+        for _ in range(2):
+            for i in range(side):
+                for j in range(side):
+                    r, c = r0 + i + ahead_r, c0 + j + ahead_c
+                    rows[i, j] = matrix[0, 0] * r + matrix[0, 1] * c + matrix[0, 2]
+                    cols[i, j] = matrix[1, 0] * r + matrix[1, 1] * c + matrix[1, 2]
+            step = window_step(ref, ref_ok, r0, c0, side, side, coef, mov_ok, rows, cols)
+            if not (step[6] >= 0.5 * side * side and step[5] > 0.5 and abs(step[0]) < 2.0 and abs(step[1]) < 2.0):
+                ahead_r = np.nan
+                break
+            ahead_r += step[0]
+            ahead_c += step[1]
+        if np.isnan(ahead_r):
+            continue
+        out[n, 0] = r0 + step[7]
+        out[n, 1] = c0 + step[8]
+        for a in range(2):
+            base = matrix[a, 0] * out[n, 0] + matrix[a, 1] * out[n, 1] + matrix[a, 2]
+            out[n, 4 + a] = base
+            out[n, 2 + a] = base + matrix[a, 0] * ahead_r + matrix[a, 1] * ahead_c
+        out[n, 6] = 0.5 * (step[2] + step[3])
+    return out
 
 
 def magsac_affine(points, found, *, threshold=2.0, seed=0):
@@ -79,3 +116,21 @@ def magsac_affine(points, found, *, threshold=2.0, seed=0):
         return none
     m = np.asarray(matrix, np.float64)
     return np.array([[m[1, 1], m[1, 0], m[1, 2]], [m[0, 1], m[0, 0], m[0, 2]]]), inliers.ravel().astype(bool)
+
+
+def clustering(places, residual, weight, cells=8):
+    """How much larger the error of an affine through points is than if each point erred for itself, a variance ratio.
+
+    places : (n, 2) in 0..1 over the image; residual : (n, 2); weight : (n,); cells : along an axis
+    Compares the scatter of the points' pulls on the affine, summed within each cell, with that of single points; at
+    least 1 (cluster-robust variance, Liang and Zeger 1986, doi:10.1093/biomet/73.1.13, as one ratio for all).
+    """
+    design = np.column_stack([places - 0.5, np.ones(len(places))])
+    normal = (design * weight[:, None]).T @ design
+    half = np.linalg.pinv(np.linalg.cholesky(normal + 1e-9 * np.trace(normal) * np.eye(3)))
+    pulls = (design @ half.T)[:, :, None] * (residual * weight[:, None])[:, None, :]
+    at = np.clip((places * cells).astype(int), 0, cells - 1) @ [cells, 1]
+    sums = np.zeros((cells * cells, 3, 2))
+    np.add.at(sums, at, pulls)
+    alone = float((pulls**2).sum())
+    return max(float((sums**2).sum()) / alone, 1.0) if alone > 0 else 1.0

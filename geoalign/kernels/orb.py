@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from geoalign.kernels.features import RATIO, between_pixels, places, spread, stretched
+from geoalign.kernels.features import RATIO, places, spread, stretched
 
 
 def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0):
@@ -22,8 +22,8 @@ def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0
         detector = cv2.ORB_create(nfeatures=4 * features, fastThreshold=5, edgeThreshold=16)
         keypoints = spread(detector.detect(grey, mask), image.shape, features)
         keypoints, described = detector.compute(grey, keypoints)
-        sides.append((places(keypoints), described, grey))
-    (at, ours, grey_ref), (to, theirs, grey_mov) = sides
+        sides.append((places(keypoints), described))
+    (at, ours), (to, theirs) = sides
     if ours is None or theirs is None or min(len(ours), len(theirs)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
@@ -35,7 +35,7 @@ def orb_matches(reference, moving, *, features=4000, max_shift_px=None, blur=1.0
     if max_shift_px is not None and len(points):
         near = np.hypot(*(found - points).T) <= max_shift_px
         points, found = points[near], found[near]
-    return points, between_pixels(grey_ref, grey_mov, points, found)
+    return points, found
 
 
 def _best(pairs):

@@ -16,7 +16,7 @@ def sift_matches(reference, moving, *, features=3000, max_shift_px=None):
     reference, moving : (row, col), NaN = not observed
     features : at most so many in each image, spread over a 4 x 4 grid of it by taking the strongest of each cell
     max_shift_px : features further apart are never compared, so that they can't make a match ambiguous either
-    Returns (points, found, scale): (n, 2) float64 row, col, and (n,) the size of the structure in the reference, px.
+    Returns (points, found): (n, 2) float64 row, col.
     Descriptors are compared after Hellinger's map (Arandjelovic and Zisserman 2012, doi:10.1109/CVPR.2012.6248018).
     """
     sides = []
@@ -27,10 +27,10 @@ def sift_matches(reference, moving, *, features=3000, max_shift_px=None):
         keypoints = spread(detector.detect(grey, mask), image.shape, features)
         keypoints, described = detector.compute(grey, keypoints)
         if described is None or len(keypoints) < 2:
-            return np.empty((0, 2)), np.empty((0, 2)), np.empty(0)
+            return np.empty((0, 2)), np.empty((0, 2))
         rooted = np.sqrt(described / np.maximum(described.sum(axis=1, keepdims=True), 1e-12))
-        sides.append((places(keypoints), rooted, np.array([k.size for k in keypoints])))
-    (at, ours, scale), (to, theirs, _) = sides
+        sides.append((places(keypoints), rooted))
+    (at, ours), (to, theirs) = sides
     alike = ours @ theirs.T
     if max_shift_px is not None:
         apart = (at**2).sum(1)[:, None] + (to**2).sum(1)[None] - 2 * at @ to.T
@@ -38,7 +38,9 @@ def sift_matches(reference, moving, *, features=3000, max_shift_px=None):
     first, clear = _best(alike)
     back, clear_back = _best(alike.T)
     i = np.flatnonzero(clear & (back[first] == np.arange(len(first))) & clear_back[first])
-    return at[i], to[first[i]], scale[i]
+    # one blob may have several orientations, and err alike in each
+    i = i[np.sort(np.unique(at[i], axis=0, return_index=True)[1])]
+    return at[i], to[first[i]]
 
 
 def _best(alike):

@@ -52,9 +52,9 @@ class EccMatcher:
     Notes
     -----
     Enhanced correlation coefficient: Evangelidis and Psarakis (2008), doi:10.1109/TPAMI.2008.113. We differ in the
-    gradient, taken of the reference (inverse compositional, Baker and Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd),
-    so that noise does not pull towards whole pixels; in gain and level a block instead of one for the image; in
-    Cauchy weights of pixels; and in the covariance, which is a jackknife over blocks, as neighbouring residuals are alike.
+    gradient, taken of the reference so that noise does not pull towards whole pixels (inverse compositional: Baker and
+    Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd); in gain and level a block instead of one for the image; in
+    Cauchy weights of pixels; and in the covariance, a jackknife over blocks, as neighbouring residuals are alike.
 
     Examples
     --------
@@ -260,7 +260,7 @@ class _Blocks:
         free, before, stretch = ecc.basis(model), None, 1.0
         for _ in range(steps):
             seen = self.look(matrix, model, robust)
-            q, inverse = ecc.solve(seen.normal.sum(axis=0), seen.right.sum(axis=0))
+            q, _ = ecc.solve(seen.normal.sum(axis=0), seen.right.sum(axis=0))
             if q is None or seen.fits["good"].sum() < 3:
                 raise MatchError(f"{int(seen.fits['good'].sum())} blocks hold structure that both images show.")
             if before is not None and stretch == 1.0:

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from geoalign.kernels.orb import orb_matches
 from geoalign.registration.features import FeatureMatcher
-
-POINT_PX = 0.3
-"""Error of a matched feature, an axis; scaled afterwards by the scatter that is seen."""
 
 
 @dataclass(frozen=True)
@@ -33,5 +28,4 @@ class OrbMatcher(FeatureMatcher):
     method: ClassVar[str] = "orb"
 
     def pairs(self, reference, moving, reach_px):
-        points, found = orb_matches(reference, moving, features=self.features, max_shift_px=reach_px)
-        return points, found, np.full(len(points), POINT_PX)
+        return orb_matches(reference, moving, features=self.features, max_shift_px=reach_px)

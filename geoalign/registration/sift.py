@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from geoalign.kernels.sift import sift_matches
 from geoalign.registration.features import FeatureMatcher
-
-POINT_SHARE = 0.05
-"""Error of a matched feature, an axis, as a part of its size; scaled afterwards by the scatter that is seen."""
 
 
 @dataclass(frozen=True)
@@ -34,5 +29,4 @@ class SiftMatcher(FeatureMatcher):
     method: ClassVar[str] = "sift"
 
     def pairs(self, reference, moving, reach_px):
-        points, found, size = sift_matches(reference, moving, features=self.features, max_shift_px=reach_px)
-        return points, found, POINT_SHARE * np.maximum(size, 1.0)
+        return sift_matches(reference, moving, features=self.features, max_shift_px=reach_px)

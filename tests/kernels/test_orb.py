@@ -14,7 +14,7 @@ def test_matches_follow_a_shift():
     scene = blobs()
     points, found = orb_matches(scene[:256, :256], scene[7:263, 12:268])
     assert len(points) > 50
-    np.testing.assert_allclose(np.median(found - points, axis=0), (-7, -12), atol=0.1)
+    np.testing.assert_allclose(np.median(found - points, axis=0), (-7, -12), atol=0.3)
 
 
 def test_matches_further_than_the_limit_are_dropped():
