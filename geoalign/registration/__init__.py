@@ -20,6 +20,7 @@ from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import PhaseMatcher
 from geoalign.registration.select import MODELS
 from geoalign.registration.sift import SiftMatcher
+from geoalign.registration.structure import StructureMatcher
 from geoalign.types.alignment import Alignment, Match
 from geoalign.types.stack import SAR_BANDS
 
@@ -29,6 +30,7 @@ MATCHERS = {
     "orb": OrbMatcher,
     "phase": PhaseMatcher,
     "sift": SiftMatcher,
+    "structure": StructureMatcher,
 }
 
 __all__ = ["MATCHERS", "MODELS", "apply", "coregister", "match"]

@@ -12,7 +12,7 @@ from geoalign.kernels.resample import resample
 from geoalign.kernels.structure import correlate, darkest, describe, peaks
 from geoalign.registration import quality
 from geoalign.registration.phase import NothingToMatch, Points, check_texture, first_limit, magnified, masked
-from geoalign.registration.select import FIELD_POINTS, beats, choose, distance_px, fit
+from geoalign.registration.select import FIELD_POINTS, LADDER, beats, choose, distance_px, fit
 from geoalign.registration.tiepoints import Image, Level, Windows, full_level, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Affine, Shift
@@ -32,8 +32,10 @@ REACH = 6
 """Pixels the windows are searched around where the present warp puts them."""
 BANDS = (0.7, 1.4, 2.8)
 """Scales (px) of the descriptors: fine for clean images, broad for speckled ones."""
-EVIDENCE = 9.0
-"""Standard deviations by which the right place must stand out; see `quality.evidence`."""
+EVIDENCE = 5.5
+"""Standard deviations by which the right place must stand out (`quality.evidence`). Of unrelated images: up to 4.8."""
+AGREEMENT = 8.0
+"""Standard deviations by which more windows must agree than by chance. Of unrelated images: up to 5.7."""
 AGREE_PX = 2.0
 """Windows within this of the warp agree with it."""
 FLOOR_PX = 0.02
@@ -179,7 +181,7 @@ def _start(reference: Image, moving: Image, limit, starts):
                 continue
             if best is None or seen > best[0] * 1.1 + 1e-9:
                 best = (seen, magnified(better, factor))
-        if best is not None and best[0] > 2 * EVIDENCE and (turned or found[0][0] > CONVINCING):
+        if best is not None and best[0] > 3 * EVIDENCE and (turned or found[0][0] > CONVINCING):
             break
     if best is None:
         raise MatchError("the windows of the two images have too little in common to compare.")
@@ -302,10 +304,12 @@ def _refined(reference: Image, moving: Image, start, model, limit, seed) -> Matc
     if best is None:
         raise MatchError("fewer than 3 windows hold structure that both images show.")
     _, scale, warp, seen, points = best
-    if seen < EVIDENCE:
+    agreement = _agreement(points, warp)
+    if seen < EVIDENCE or agreement < AGREEMENT:
         raise MatchError(
-            f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones, "
-            f"{EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
+            f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones "
+            f"({EVIDENCE:.1f} are needed), and its windows agree by {agreement:.1f} more than by chance ({AGREEMENT:.0f} are "
+            f"needed). The images may not show the same ground, or hold mostly noise."
         )
     for _ in range(4):
         points = _points(pair, warp, scale, 4)
@@ -318,18 +322,30 @@ def _refined(reference: Image, moving: Image, start, model, limit, seed) -> Matc
         warp = fitted.warp
         if moved < 1e-3:
             break
+    whole = pair
     if model in ("auto", "field"):
         pair, points = _bent(pair, points, warp, scale, model)
     usable = points.use.copy()
     check = quality.check_points(usable, seed)
     kept = usable & ~check
     if model == "auto":
-        fitted = choose(points.at, points.found, points.covariance, use=kept, shape=pair.shape)
+        # where the smaller windows spoke against a field it is not asked for again
+        ladder = LADDER[:-1] if pair is whole else LADDER
+        fitted = choose(points.at, points.found, points.covariance, use=kept, shape=pair.shape, ladder=ladder)
     else:
         fitted = _fit(model, points, kept, pair.shape)
     if fitted is None:
         raise MatchError(f"{int(kept.sum())} tie points are too few for the model {model!r}.")
     return _judged(pair, scale, points, fitted, kept, check, limit)
+
+
+def _agreement(points: Points, warp) -> float:
+    """How many more windows were found where the warp puts them than chance would put there, standard deviations."""
+    left = points.found - np.stack(warp.pull(*points.at.T), axis=1)
+    near = np.hypot(*left[points.use].T) < AGREE_PX
+    chance = np.pi * AGREE_PX**2 / (2 * REACH + 1) ** 2
+    n = max(near.size, 1)
+    return float((near.sum() - n * chance) / np.sqrt(n * chance * (1 - chance)))
 
 
 def _points(pair: _Pair, warp, scale, reach) -> Points:
