@@ -181,3 +181,21 @@ def masked_correlation(reference, reference_valid, moving, moving_valid, dy, dx)
             power_m += moving[p, q] ** 2
             shared += 1
     return product / math.sqrt(power_r * power_m), shared
+
+
+def class_information(a, b, dy, dx):
+    """Mutual information (nats) times the number of pixels observed in both images of classes, b taken at (dy, dx)."""
+    joint = {}
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            if 0 <= i + dy < b.shape[0] and 0 <= j + dx < b.shape[1]:
+                pair = (int(a[i, j]), int(b[i + dy, j + dx]))
+                if min(pair) >= 0:
+                    joint[pair] = joint.get(pair, 0) + 1
+    n = sum(joint.values())
+    total = 0.0
+    for (p, q), count in joint.items():
+        of_p = sum(c for (x, _), c in joint.items() if x == p)
+        of_q = sum(c for (_, y), c in joint.items() if y == q)
+        total += count * np.log(count * n / (of_p * of_q))
+    return total

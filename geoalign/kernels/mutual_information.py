@@ -75,7 +75,8 @@ def spline_image(image, low, high, sigma=0.0):
         middle = filled[seen].mean() if seen.any() else 0.0
         filled = np.where(seen, filled, (around + 1e-3 * middle) / (weight + 1e-3))
     if not whole or sigma > 0:
-        seen = binary_erosion(seen, iterations=math.ceil(2 * sigma) + (0 if whole else 2), border_value=sigma == 0)
+        reach = math.ceil(2 * sigma) + (0 if whole else 2)
+        seen = binary_erosion(seen, np.ones((3, 3), bool), reach, border_value=sigma == 0)
     return spline_filter(filled.astype(np.float64), order=3, mode="mirror"), seen
 
 
@@ -209,7 +210,7 @@ def scores(level, samples, rows, cols, block, n_block, logs, expected, low, widt
     The score is taken about its mean given r, which is zero but for the width of the windows: what is left of it would
     sum to a pull of the image's edges.
     Returns (gradient (n_block, 6), curvature (6, 6), local (n_block, 8)): of each block the score by (row, col), its
-    curvature (rr, rc, cc), the curvature's centre (row, col), and the number of samples used.
+    curvature (rr, rc, cc), the same times where it lies ((rr + cc) row, (rr + cc) col), and the samples used. All sums.
     """
     bins_r = logs.shape[1]
     score = np.zeros(level.size)
@@ -289,11 +290,6 @@ def scores(level, samples, rows, cols, block, n_block, logs, expected, low, widt
             curvature[a, 3 + d] = pairs[1, i, j]
             curvature[3 + a, d] = pairs[1, i, j]
             curvature[3 + a, 3 + d] = pairs[2, i, j]
-    for k in range(n_block):
-        weight = local[k, 2] + local[k, 4]
-        if weight > 0.0:
-            local[k, 5] /= weight
-            local[k, 6] /= weight
     return gradient, curvature, local
 
 
@@ -319,6 +315,22 @@ def by_block(level, samples, block, n_block, joint, low, width):
             total[block[n]] += math.log(joint[i, j] / (pm[i] * pr[j]))
         count[block[n]] += 1.0
     return total, count
+
+
+def scatter(gradient, grid, cells):
+    """Covariance of the sum of scores that neighbour each other, from their scatter.
+
+    gradient : (row * col, k) sums over the cells of a grid (row, col); cells : cells along an axis within which scores
+        may depend on each other
+    Returns (k, k): the mean square of sums under a tent that slides over the grid, scaled to what the whole sum would
+    have (a spatial form of Newey and West 1987, doi:10.2307/1913610). Sums with sharp borders would count what crosses
+    a border twice, though it cancels in the whole.
+    """
+    tent = np.concatenate([np.arange(1, cells + 1), np.arange(cells - 1, 0, -1)]) / cells
+    field = np.pad(gradient.reshape(*grid, -1), ((cells - 1,) * 2, (cells - 1,) * 2, (0, 0)))
+    sums = correlate1d(correlate1d(field, tent, 0, mode="constant"), tent, 1, mode="constant")
+    sums = sums.reshape(-1, gradient.shape[1])
+    return sums.T @ sums / (tent**2).sum() ** 2
 
 
 def class_image(image, bins):

@@ -15,6 +15,7 @@ from geoalign.errors import ConfigError
 from geoalign.registration.apply import apply
 from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.ecc import EccMatcher
+from geoalign.registration.mutual_information import MutualInformationMatcher
 from geoalign.registration.network import align_stack, logarithm
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import PhaseMatcher
@@ -27,6 +28,7 @@ from geoalign.types.stack import SAR_BANDS
 MATCHERS = {
     "auto": AutoMatcher,
     "ecc": EccMatcher,
+    "mutual_information": MutualInformationMatcher,
     "orb": OrbMatcher,
     "phase": PhaseMatcher,
     "sift": SiftMatcher,

@@ -29,13 +29,15 @@ SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
 """Degrees and scales searched where a shift alone does not convince."""
 RING = (4.0, 7.0)
 """Wrong positions a match is compared with lie so far from it, px."""
-EVIDENCE = 6.0
+EVIDENCE = 7.0
 """Standard deviations the information must stand above that of wrong positions."""
-SMOOTHING = (0.0, 0.7, 1.4)
-"""Smoothing of the interpolated image (px, Gaussian) that is chosen among: none for clean ones, more for speckle."""
+SMOOTHING = (0.4, 0.8, 1.4)
+"""Smoothing of the interpolated image (px, Gaussian) to choose among: the least quiets aliasing, more is for noise."""
+CELLS = 4
+"""Cells along an axis of a block: what the scatter of scores is taken over."""
 ALIKE_PX = 0.7
 """Smoothing of both images, px, where neither is much noisier than the other."""
-FLOOR_PX = 0.0015
+FLOOR_PX = 0.0003
 """Error of a shift that no amount of structure removes (aliasing, interpolation), an axis."""
 SIMPLER = 0.99
 """A simpler model is preferred where the affine's departure from it is within this quantile of its own error."""
@@ -51,19 +53,29 @@ class MutualInformationMatcher:
     from coarse to fine. The noisier image is left at its own pixels and the smoother one interpolated, so that
     interpolation does not modulate the noise and draw the answer to whole pixels.
 
-    model : shift, rigid, similarity, affine, or auto: the simplest from which an affine does not depart beyond its error
+    model : shift, rigid, similarity, affine, or auto: the simplest from which the affine departs within its error
     max_shift_px : search as far as this; None = a fifth of the image
     samples : pixels used at full resolution at the most, spread evenly and jittered by the seed
 
-    The covariance is measured: the scores of blocks of the image, whose sum is zero at the answer, show by their scatter
+    The covariance is measured: the scores of parts of the image, whose sum is zero at the answer, show by their scatter
     how far it could have been elsewhere (a sandwich estimate). `score` is the informational correlation of the two
-    images, sqrt(1 - exp(-2 I)) (Linfoot 1957). Tie points are steps of single blocks; those marked "check" (a sixth, by
-    seed) have their residual to the warp without them, from which `cv_px` is taken.
+    images, sqrt(1 - exp(-2 I)) (Linfoot 1957). Tie points are steps of single blocks; all of them take part in the
+    answer, and those marked "check" (a sixth, by seed) have their residual to the warp that would have been found
+    without them, from which `cv_px` is taken.
 
     References
     ----------
     Mattes et al. (2003), doi:10.1109/TMI.2003.809072; Thevenaz, Unser (2000), doi:10.1109/83.887976. We differ in the
-    roles of the two images, in the classes' search and in the covariance.
+    roles of the two images, in the search by classes and in the covariance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.ndimage import gaussian_filter
+    >>> ground = gaussian_filter(np.random.default_rng(0).normal(size=(140, 140)), 2)
+    >>> found = MutualInformationMatcher("shift")(ground[:128, :128], np.abs(ground)[3:131, 2:130])
+    >>> round(found.warp.dy, 1), round(found.warp.dx, 1)
+    (-3.0, -2.0)
     """
 
     model: str = "auto"
@@ -229,15 +241,17 @@ def _drawn(image, rows, cols, alike, rng):
 class _Pair:
     """A lattice image and an interpolated one at one resolution, prepared: what can be asked is `at` a warp.
 
-    level : (n,) bins of the lattice's samples at rows, cols (n,); block : (n,) which block each lies in
+    level : (n,) bins of the lattice's samples at rows, cols (n,); cell : (n,) which of n_cell cells each lies in
+    grid : (row, col) cells, CELLS x CELLS of which are a block; None where cells lie apart and are blocks themselves
     tiles : of the interpolated image, (coefficients, ok, top, left, first sample, end), one for all or one a block
     """
 
     level: np.ndarray
     rows: np.ndarray
     cols: np.ndarray
-    block: np.ndarray
-    n_block: int
+    cell: np.ndarray
+    n_cell: int
+    grid: tuple | None
     shape: tuple
     raw: list
     bins: int
@@ -260,10 +274,11 @@ class _Pair:
             inside = np.isfinite(lattice[rows, cols])
             rows, cols = rows[inside], cols[inside]
         rows, cols, values = _drawn(lattice, rows, cols, alike, rng)
-        counts = [int(np.clip(n // (48 if n >= 384 else 20), 1, 16)) for n in lattice.shape]
-        i, j = (np.clip((v * m / n).astype(int), 0, m - 1) for v, m, n in zip((rows, cols), counts, lattice.shape))
+        grid = tuple(CELLS * int(np.clip(n // (48 if n >= 384 else 20), 1, 16)) for n in lattice.shape)
+        i, j = (np.clip((v * m / n).astype(int), 0, m - 1) for v, m, n in zip((rows, cols), grid, lattice.shape))
         raw = [(interpolated, 0, 0, 0, rows.size)]
-        return cls._made(values, rows, cols, i * counts[1] + j, counts[0] * counts[1], lattice.shape, raw, smooth, alike)
+        places = rows, cols, i * grid[1] + j, grid[0] * grid[1], grid
+        return cls._made(values, *places, lattice.shape, raw, smooth, alike)
 
     @classmethod
     def tiled(cls, lattice: Image, interpolated: Image, warp, seed, alike):
@@ -283,17 +298,17 @@ class _Pair:
             parts.append((values, i + at[0], j + at[1], np.full(i.size, k)))
             raw.append((others[k], *others_at[k], n, n + i.size))
             n += i.size
-        values, rows, cols, block = (np.concatenate(part) for part in zip(*parts))
-        return cls._made(values, rows, cols, block, len(tiles), lattice.shape, raw, SMOOTHING[0], alike)
+        values, *places = (np.concatenate(part) for part in zip(*parts))
+        return cls._made(values, *places, len(tiles), None, lattice.shape, raw, SMOOTHING[0], alike)
 
     @classmethod
-    def _made(cls, values, rows, cols, block, n_block, shape, raw, smooth, alike):
+    def _made(cls, values, rows, cols, cell, n_cell, grid, shape, raw, smooth, alike):
         if values.size < 256:
             raise MatchError("fewer than 256 pixels are left to compare.")
         bins = int(np.clip(round(values.size ** (1 / 3)), 16, 64))
-        kinds = ((rows, np.float64), (cols, np.float64), (block, np.int32))
-        rows, cols, block = (np.ascontiguousarray(v, kind) for v, kind in kinds)
-        pair = cls(kernel.ranks(values, bins), rows, cols, block, n_block, shape, raw, bins)
+        kinds = ((rows, np.float64), (cols, np.float64), (cell, np.int32))
+        rows, cols, cell = (np.ascontiguousarray(v, kind) for v, kind in kinds)
+        pair = cls(kernel.ranks(values, bins), rows, cols, cell, n_cell, grid, shape, raw, bins)
         return pair.smoothed(max(smooth, ALIKE_PX) if alike else smooth)
 
     def smoothed(self, sigma):
@@ -316,7 +331,7 @@ class _Pair:
         ends = np.concatenate([[0], np.cumsum(keep)])
         return replace(
             self,
-            **{name: getattr(self, name)[keep] for name in ("level", "rows", "cols", "block")},
+            **{name: getattr(self, name)[keep] for name in ("level", "rows", "cols", "cell")},
             raw=[(*rest, int(ends[a]), int(ends[b])) for *rest, a, b in self.raw],
             tiles=[(*rest, int(ends[a]), int(ends[b])) for *rest, a, b in self.tiles],
         )
@@ -339,7 +354,7 @@ class _Pair:
 
     def scores(self, values, rest):
         centre, size = _frame(self.shape)
-        places = self.rows, self.cols, self.block, self.n_block
+        places = self.rows, self.cols, self.cell, self.n_cell
         return kernel.scores(self.level, values, *places, *rest, self.low, self.width, centre, size)
 
     def climb(self, warp, model, *, close, steps=12, most=2.0):
@@ -350,7 +365,7 @@ class _Pair:
         centre, size = _frame(self.shape)
         b = _to_model(_centred(_matrix(warp), centre, size), model, size)
         here = self.at(_plain(b, centre, size))
-        pull, response = None, 1.0
+        pull, step, response = None, None, 1.0
         for _ in range(steps):
             gradient, curvature, _ = self.scores(here[2], here[4])
             tangent = TANGENTS[model](b)
@@ -403,14 +418,24 @@ class _Pair:
 
     def _by_block(self, matrix):
         _, _, values, joint, _ = self.at(matrix)
-        return kernel.by_block(self.level, values, self.block, self.n_block, joint, self.low, self.width)
+        parts = kernel.by_block(self.level, values, self.cell, self.n_cell, joint, self.low, self.width)
+        return tuple(self.blocks(part) for part in parts)
+
+    def blocks(self, sums):
+        """Sums over blocks of sums over cells."""
+        if self.grid is None:
+            return sums
+        parts = sums.reshape(self.grid[0] // CELLS, CELLS, self.grid[1] // CELLS, CELLS, -1).sum(axis=(1, 3))
+        return parts.reshape(-1, *sums.shape[1:])
 
 
 def _solved(normal, right):
     d = np.sqrt(np.maximum(np.diag(normal), 1e-300))
     scaled = normal / d[:, None] / d[None, :]
     if not np.isfinite(scaled).all() or np.linalg.eigvalsh(scaled)[0] < 1e-9:
-        raise MatchError("what the images share does not span the model: too little structure, or in one direction only.")
+        raise MatchError(
+            "what the images share does not span the model: too little structure, or in one direction only."
+        )
     return np.linalg.solve(scaled, right / d) / d
 
 
@@ -440,7 +465,7 @@ class _Pyramid:
         return self._pairs[factor]
 
     def candidates(self, limit, starts, turned, scaled):
-        """Lists of warps to try, the likeliest first: what is given and what a shift explains; then turns and scales."""
+        """Lists of warps to try, likeliest first: what is given and what a shift explains; then turns and scales."""
         top = self.factors[0]
         lattice, interpolated = (kernel.smoothed(image, 1.0) for image in self.ordered(top))
         reach = int(np.ceil(limit / top)) + 1
@@ -512,7 +537,7 @@ def _best_smoothing(pair, warp, model):
         rough = here.thinned(max(1, here.level.size // 60_000))
         found = rough.climb(warp, model, close=0.01, steps=4)
         error = _Answer.at(rough, found, model).sigma_px
-        if best is None or error < 0.97 * best[0]:
+        if best is None or error < 0.85 * best[0]:
             best = (error, here, found)
         elif error > 1.2 * best[0]:
             break
@@ -527,9 +552,9 @@ class _Answer:
     warp: Affine
     model: str
     b: np.ndarray  # the affine about the centre
-    gradient: np.ndarray  # (block, 6)
+    gradient: np.ndarray  # (cell, 6)
     curvature: np.ndarray  # (6, 6), as it was found by probing
-    local: np.ndarray
+    local: np.ndarray  # (block, 8)
     response: float
     information: float
     block_information: np.ndarray
@@ -551,7 +576,9 @@ class _Answer:
         # noise in the interpolated image's gradient looks like knowledge; what bends the information is the truth
         expected = curvature[np.ix_([2, 5], [2, 5])].sum()
         response = float(np.clip((pull[1] - pull[0]) / (2 * cls.PROBE_PX * expected), 0.05, 2.0))
-        total, count = kernel.by_block(pair.level, values, pair.block, pair.n_block, joint, pair.low, pair.width)
+        total, count = kernel.by_block(pair.level, values, pair.cell, pair.n_cell, joint, pair.low, pair.width)
+        total, count, local = (pair.blocks(part) for part in (total, count, local))
+        local[:, 5:7] /= np.maximum(local[:, 2] + local[:, 4], 1e-300)[:, None]
         spread = (pair.bins - 1) ** 2 / (2 * max(count.sum(), 1))
         block_information = np.maximum(total / np.maximum(count, 1) - spread, 0.0)
         b = _centred(matrix, centre, size)
@@ -564,11 +591,11 @@ class _Answer:
         tangent = TANGENTS[self.model](self.b)
         k = tangent.shape[1]
         normal = tangent.T @ self.curvature @ tangent
-        by_block = self.gradient @ tangent
+        scores, grid = self.gradient @ tangent, self.pair.grid
+        scatter = scores.T @ scores if grid is None else kernel.scatter(scores, grid, CELLS)
         n = int((self.local[:, 7] > 0).sum())
-        by_block = by_block - by_block.sum(axis=0) / max(n, 1)
         inverse = np.linalg.inv(normal)
-        inner = inverse @ (by_block.T @ by_block) @ inverse * n / max(n - k, 1)
+        inner = inverse @ scatter @ inverse * n / max(n - k, 1)
         cov = tangent @ inner @ tangent.T
         cov[[2, 5], [2, 5]] += FLOOR_PX**2
         return cov
@@ -591,7 +618,7 @@ class _Answer:
         for model, rule in rules.items():
             departs = rule @ b
             apart = rule @ cov @ rule.T + (2 * FLOOR_PX) ** 2 * np.eye(len(rule))
-            if departs @ np.linalg.solve(apart, departs) < chi2.ppf(SIMPLER, len(rule)) * 1.2:
+            if departs @ np.linalg.solve(apart, departs) < chi2.ppf(SIMPLER, len(rule)):
                 return model
         return "affine"
 
@@ -626,7 +653,9 @@ class _Answer:
         name[lost], reason[lost] = "rejected", "outlier"
         in_fit, in_check = name == "fit", name == "check"
         if in_fit.sum() < 3:
-            raise MatchError(f"only {int(in_fit.sum())} blocks of the image agree on a warp; 3 are needed at the least.")
+            raise MatchError(
+                f"only {int(in_fit.sum())} blocks of the image agree on a warp; 3 are needed at the least."
+            )
         at = local[:, 5:7]
         found = np.stack(self.warp.pull(*at.T), 1) + steps
         if swap:
@@ -665,7 +694,9 @@ class _Answer:
         tangent = TANGENTS[self.model](self.b)
         normal = tangent.T @ self.curvature @ tangent
         kept = 1 - self.local[check][:, [2, 4]].sum() / max(self.local[:, [2, 4]].sum(), 1e-300)
-        change = -tangent @ np.linalg.solve(normal * max(kept, 0.1), tangent.T @ self.gradient[check].sum(axis=0))
+        change = -tangent @ np.linalg.solve(
+            normal * max(kept, 0.1), tangent.T @ self.pair.blocks(self.gradient)[check].sum(axis=0)
+        )
         centre, size = _frame(self.pair.shape)
         design = np.column_stack([(at - centre) / size, np.ones(len(at))])
         return design @ change.reshape(2, 3).T
