@@ -152,12 +152,13 @@ def peaks(surfaces, near=3.0):
     the highest place lies on the border, or is no peak.
 
     A quadric through the 3 x 3 lags around the maximum gives the place and the bend H. Noise displaces the peak by
-    H^-1 g, g its slope there; the covariance of g is that of the surface's slopes away from the peak. A border of a
-    field that is straight through the window is found well across and badly along it, and the covariance says so.
+    H^-1 g, g its slope there; the variance of g is that of the slopes away from the peaks, the median over all
+    surfaces (of one surface alone they may be the flanks of a ridge). A border of a field that is straight through the
+    window is found well across and badly along it, and the covariance H^-1 H^-1 var(g) says so.
     """
     n, height, width = surfaces.shape
     offset, covariance = np.zeros((n, 2)), np.broadcast_to(np.eye(2), (n, 2, 2)).copy()
-    top, found = np.zeros(n), np.zeros(n, bool)
+    top, found, slopes = np.zeros(n), np.zeros(n, bool), np.full(n, np.nan)
     rows, cols = np.mgrid[0:height, 0:width]
     for k in range(n):
         s = surfaces[k]
@@ -181,10 +182,12 @@ def peaks(surfaces, near=3.0):
         away = np.hypot(rows[1:-1, 1:-1] - i, cols[1:-1, 1:-1] - j) > near
         if away.sum() < 8:
             away[:] = True
-        slopes = np.stack([gr[away], gc[away]])
+        slopes[k] = 0.5 * float((gr[away] ** 2 + gc[away] ** 2).mean())
         place = -inverse @ slope
         # along a straight border the quadric is nearly flat and its top may lie far outside of what it was fitted to
         offset[k] = np.array([i - height // 2, j - width // 2]) + np.clip(place, -0.75, 0.75)
-        covariance[k] = inverse @ (slopes @ slopes.T / slopes.shape[1]) @ inverse
+        covariance[k] = inverse @ inverse
         found[k] = True
+    if found.any():
+        covariance[found] *= np.median(slopes[found])
     return offset, covariance, top, found

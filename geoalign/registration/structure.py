@@ -308,8 +308,8 @@ def _refined(reference: Image, moving: Image, start, model, limit, seed) -> Matc
     if seen < EVIDENCE or agreement < AGREEMENT:
         raise MatchError(
             f"no motion stands out: the best one scores {seen:.1f} standard deviations above wrong ones "
-            f"({EVIDENCE:.1f} are needed), and its windows agree by {agreement:.1f} more than by chance ({AGREEMENT:.0f} are "
-            f"needed). The images may not show the same ground, or hold mostly noise."
+            f"({EVIDENCE:.1f} are needed), and its windows agree by {agreement:.1f} more than by chance "
+            f"({AGREEMENT:.0f} are needed). The images may not show the same ground, or hold mostly noise."
         )
     for _ in range(4):
         points = _points(pair, warp, scale, 4)
