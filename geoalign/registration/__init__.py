@@ -16,6 +16,7 @@ from geoalign.registration.apply import apply
 from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.mutual_information import MutualInformationMatcher
+from geoalign.registration.ncc import NccMatcher
 from geoalign.registration.network import align_stack, logarithm
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import PhaseMatcher
@@ -29,6 +30,7 @@ MATCHERS = {
     "auto": AutoMatcher,
     "ecc": EccMatcher,
     "mutual_information": MutualInformationMatcher,
+    "ncc": NccMatcher,
     "orb": OrbMatcher,
     "phase": PhaseMatcher,
     "sift": SiftMatcher,

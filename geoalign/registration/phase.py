@@ -334,7 +334,7 @@ def measure(level: Level, warp, fine, response, model, limit, seed, method, shap
         fitted = _fit(model, points, kept, shape)
     if fitted is None:
         raise MatchError(f"{int(kept.sum())} tie points are too few for the model {model!r}.")
-    return _judged(level, fine, points, fitted, kept, check, limit, method, shape)
+    return judged(level, fine, points, fitted, kept, check, limit, method, shape)
 
 
 def _fit(model, points, use, shape, **options):
@@ -366,7 +366,7 @@ def _bent(level, points, warp, fine, response, model, shape):
     return smaller, finer
 
 
-def _judged(level, fine, points, fitted, kept, check, limit, method, shape):
+def judged(level, fine, points, fitted, kept, check, limit, method, shape):
     """The Match, or MatchError where the points held out do not bear the warp out."""
     outlier = fitted.weight <= 0
     use = np.where(check, "check", np.where(kept, "fit", "rejected")).astype(object)

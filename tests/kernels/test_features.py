@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from geoalign.kernels.features import magsac_affine, stretched
+from geoalign.kernels.features import between_pixels, clustering, magsac_affine, stretched
 
 
 def blobs(seed=0, n=400):
@@ -39,3 +39,27 @@ def test_stretching_survives_gaps_and_emptiness():
     assert not mask[:9].any()
     assert mask[12:].all()
     assert not stretched(np.full((32, 32), np.nan))[1].any()
+
+
+def test_patches_are_placed_between_the_pixels_whatever_their_brightness():
+    rng = np.random.default_rng(5)
+    fine = gaussian_filter(rng.normal(size=(800, 800)), 10)
+    ref, mov = (fine[o : o + 600, o : o + 600].reshape(150, 4, 150, 4).mean((1, 3)) for o in (40, 41))
+    mov = 5 * mov + 2
+    mov[:40, :40] = np.nan
+    points = rng.uniform(20, 130, (60, 2))
+    guess = np.array([[1.0, 0, 0.4], [0, 1.0, -0.5]])
+    at, found, variance = between_pixels(ref, mov, points, guess)
+    good = np.isfinite(variance)
+    assert 30 < good.sum() < 60
+    # a patch across the mask's border holds little, and may be a few hundredths off
+    assert np.quantile(np.abs((found - at)[good] + 0.25), 0.95) < 0.02
+
+
+def test_errors_that_neighbours_share_count_together():
+    rng = np.random.default_rng(0)
+    places, weight = rng.uniform(0, 1, (2000, 2)), np.ones(2000)
+    alone = rng.normal(size=(2000, 2))
+    cell = (places * 8).astype(int) @ [8, 1]
+    assert clustering(places, alone, weight) < 1.6
+    assert clustering(places, rng.normal(size=(64, 2))[cell], weight) > 10
