@@ -528,7 +528,7 @@ def _search(classes, interpolated, about, reach, limit):
 
 def _best_smoothing(pair, warp, model):
     """The smoothing of the interpolated image that makes the answer most certain, and the warp found with it."""
-    model = "similarity" if model == "auto" else model
+    model = "affine" if model == "auto" else model
     best = None
     for sigma in SMOOTHING:
         if sigma < pair.smooth:
