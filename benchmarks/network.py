@@ -63,7 +63,8 @@ def series(size=384, scenes=24, seed=3) -> Series:
         green = 0.5 - 0.5 * np.cos(year)
         ground = (1 - 0.55 * green) * bare + 0.55 * green * layers[0]
         if k in snow:
-            ground = 0.10 * bare + 0.5 * layers[1] + 0.25 * layers[2]
+            # larger images hold more windows: as much less of each must be left for the scene to be lost
+            ground = 19.2 / size * bare + 0.5 * layers[1] + 0.25 * layers[2]
         elif green < 0.15:
             ground = ground + 0.3 * layers[1]  # patches of snow left on other winter scenes
         if k in flood:

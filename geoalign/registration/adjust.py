@@ -32,6 +32,8 @@ LOOPS = 4
 """Loops from which the errors of pairs are judged by how they close."""
 MEDIAN_RATIO = 0.8
 """Median over mean of the ratio of seen to predicted closure, which has few degrees of freedom."""
+CLOSES = 0.5
+"""Part of the error of pairs that is taken to move all matches of a scene alike, at the least."""
 TIGHT = 0.5
 """A match whose own error is below this part of what its points would give was not made from its points alone."""
 
@@ -220,20 +222,20 @@ def _pulled(e, frame, points, scene):
     return np.stack((warp if scene == e.first else warp.inverse()).pull(*points.T), axis=1)
 
 
-def judged_by_loops(found: list[Loop]) -> tuple[float, float]:
-    """What the loops say of the errors of pairs. Returns (variance in px^2 to add to each pair, part that closes).
+def judged_by_loops(found: list[Loop]) -> tuple[float, float, float]:
+    """What the loops say of the errors of pairs: (variance to add to each pair in px^2, part open, part that closes).
 
     Where loops close worse than predicted, pairs have errors of their own besides those of their points (shadows,
     seasons). Where they close better, a part of each pair's error belongs to a scene and not to the pair: its noise
-    moves all its matches alike, and no loop shows that.
+    moves all its matches alike, and no loop shows that. At least half of it is always taken to be of that kind.
     """
     if len(found) < LOOPS:
-        return 0.0, 0.0
-    ratio = np.median([v.mean_square / max(v.predicted, 1e-12) for v in found]) / MEDIAN_RATIO
+        return 0.0, 1.0, CLOSES
+    ratio = float(np.median([v.mean_square / max(v.predicted, 1e-12) for v in found])) / MEDIAN_RATIO
     if ratio <= 1.0:
-        return 0.0, 1.0 - float(ratio)
+        return 0.0, max(ratio, 0.05), max(1.0 - ratio, CLOSES)
     more = np.median([(v.mean_square / MEDIAN_RATIO - v.predicted) / len(v.edges) for v in found])
-    return max(float(more), 0.0), 0.0
+    return max(float(more), 0.0), 1.0, CLOSES
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def solve(edges: list[Edge], first_pass: dict, root: int, model, frame: Frame) -
     """
     bent = {k for k, m in first_pass.items() if isinstance(m, Match) and not isinstance(m.warp, Shift | Affine)}
     rings = loops(edges, frame)
-    more, shared = judged_by_loops([v for v in rings if all(edges[k].straight for k in v.edges)])
+    more, opens, closes = judged_by_loops([v for v in rings if all(edges[k].straight for k in v.edges)])
     straight, origin = [], []
     for place, e in enumerate(edges):
         known = {e.first, e.second} & bent
@@ -281,15 +283,14 @@ def solve(edges: list[Edge], first_pass: dict, root: int, model, frame: Frame) -
         return Solution(dict(first_pass), _closures(rings, edges, [1.0] * len(edges)), {})
     values = np.stack([e.value for e in straight])
     info = np.stack([(v + v.T) / 2 for v in info])
-    at_start = np.stack([start[k] for k in scenes])
+    at_start = np.stack([start[k][0] for k in scenes])
     fixed = "affine" if model in ("auto", "field", "projective") else model
     models = [None if k == root else fixed for k in scenes]
     found = network.adjust(*places, values, info, at_start, models, frame.size)
-    own = _own_errors(scenes, places, info, found["weight"], shared, number[root])
+    own = closes * _path_errors(scenes, info, straight, found["weight"], root, frame)
     if model == "auto":
-        scale = max(1.0 - shared, 0.05)
         models = [
-            m and network.simplest(p, c * scale + s)
+            m and network.simplest(p, c * opens + s)
             for m, p, c, s in zip(models, found["params"], found["covariance"], own)
         ]
         found = network.adjust(*places, values, info, found["params"], models, frame.size)
@@ -304,49 +305,51 @@ def solve(edges: list[Edge], first_pass: dict, root: int, model, frame: Frame) -
         if k == root or k in bent:
             continue
         mine = [(e, w) for e, w in zip(straight, found["weight"]) if k in (e.first, e.second)]
-        out[k], notes[k] = _match(k, mine, warps, found, own, number, models, shared, root, frame, k in reached)
+        out[k], notes[k] = _match(k, mine, warps, found, own, number, models, opens, root, frame, k in reached)
     return Solution(out, _closures(rings, edges, weights), notes)
 
 
 def _tree(edges, info, root, frame):
-    """First warps: along the surest path from the reference to each scene. Returns scene -> parameters."""
+    """The surest path from the reference to each scene: (parameters, summed error in px, summed covariance)."""
     near = defaultdict(list)
-    uv = frame.uv(frame.lattice())
-    design = network.design_of(uv).reshape(-1, 6)
+    design = network.design_of(frame.uv(frame.lattice())).reshape(-1, 6)
     for e, v in zip(edges, info):
         # parameters that a pair says nothing about count as unsure by 3 px
         spread = np.linalg.inv(v + np.eye(6) / 9.0)
-        cost = float(np.einsum("nk,kl,nl->n", design, spread, design).mean())
-        near[e.first].append((e.second, cost, e))
-        near[e.second].append((e.first, cost, e))
-    out, heap, count = {}, [(0.0, 0, root, np.zeros(6))], 0
+        cost = float(np.sqrt(np.einsum("nk,kl,nl->n", design, spread, design).mean()))
+        near[e.first].append((e.second, cost, e, spread))
+        near[e.second].append((e.first, cost, e, spread))
+    out, heap, count = {}, [(0.0, 0, root, np.zeros(6), np.zeros((6, 6)))], 0
     while heap:
-        far, _, scene, params = heappop(heap)
+        far, _, scene, params, total = heappop(heap)
         if scene in out:
             continue
-        out[scene] = params
-        for other, cost, e in near[scene]:
+        out[scene] = params, far, total
+        for other, cost, e, spread in near[scene]:
             if other not in out:
                 step = network.matrix_of(e.value, frame.size)
                 step = step if scene == e.first else np.linalg.inv(step)
                 count += 1  # equal costs fall in the order in which they were found
                 through = network.params_of(step @ network.matrix_of(params, frame.size), frame.size)
-                heappush(heap, (far + cost, count, other, through))
+                heappush(heap, (far + cost, count, other, through, total + spread))
     return out
 
 
-def _own_errors(scenes, places, info, weight, shared, root):
-    """The part of each scene's error that closes in every loop: covariances (n, 6, 6), px^2.
+def _path_errors(scenes, info, straight, weight, root, frame):
+    """Covariance (n, 6, 6) of each scene as the surest single path of pairs in use gives it, px^2.
 
-    Half of the error of a pair is either scene's. The best pair of a scene shows how much of its noise any match sees.
+    Errors along a path are taken to add up without cancelling: what changes slowly over the seasons moves one match
+    after the other the same way, and averaging over paths does not take it out.
     """
-    best = np.zeros((len(scenes), 6, 6))
-    for i, j, v, w in zip(*places, info, weight):
-        for k in (i, j):
-            if w > USED and np.trace(v) > np.trace(best[k]):
-                best[k] = v
-    spread = [np.linalg.inv(v + np.eye(6)) if v.any() else np.zeros((6, 6)) for v in best]
-    return np.stack([shared * 0.5 * (s + spread[root]) for s in spread])
+    kept = [(e, v) for e, v, w in zip(straight, info, weight) if w > USED]
+    paths = _tree([e for e, _ in kept], [v for _, v in kept], root, frame)
+    design = network.design_of(frame.uv(frame.lattice())).reshape(-1, 6)
+    out = np.zeros((len(scenes), 6, 6))
+    for k, scene in enumerate(scenes):
+        far, spread = paths[scene][1:] if scene in paths else (0.0, np.eye(6))
+        alone = float(np.einsum("nk,kl,nl->n", design, spread, design).mean())
+        out[k] = spread * (far**2 / max(alone, 1e-12)) if scene in paths else spread
+    return out
 
 
 def _reached(edges, weight, root):
@@ -361,14 +364,14 @@ def _reached(edges, weight, root):
     return out
 
 
-def _match(k, mine, warps, found, own, number, models, shared, root, frame, reached):
+def _match(k, mine, warps, found, own, number, models, opens, root, frame, reached):
     """(Match of scene k with the reference, how it was tied), or (MatchError, "")."""
     place = number[k]
     used = [(e, w) for e, w in mine if w > USED]
     if not reached or (len(mine) > 2 and len(used) < 2 and not any(root in (e.first, e.second) for e, _ in used)):
         return MatchError(f"the matches of its {len(mine)} pairs contradict each other."), ""
     direct = [e for e, _ in used if root in (e.first, e.second)]
-    few, enough = limits(frame.shape)
+    few, _ = limits(frame.shape)
     note = ""
     if not direct:
         lost = any(root in (e.first, e.second) for e, _ in mine)
@@ -381,26 +384,21 @@ def _match(k, mine, warps, found, own, number, models, shared, root, frame, reac
     table = pd.concat(tables, ignore_index=True)
     use = table["use"].to_numpy()
     residual = table[["dy_residual", "dx_residual"]].to_numpy()
-    n_points = int((use == "fit").sum())
-    if n_points < enough:
-        return MatchError(
-            f"only {n_points} tie points agree on a warp; a scene of this stack needs {enough}, "
-            "because fewer can all be wrong in the same way."
-        ), ""
     space = network.space_of(model, found["params"][place], frame.size)
     own_error = space @ np.linalg.pinv(space) @ own[place] @ (space @ np.linalg.pinv(space)).T
-    covariance = found["covariance"][place] * max(1.0 - shared, 0.05) + own_error
+    covariance = found["covariance"][place] * opens + own_error
     match = Match(
         warp=warp,
         covariance=frame.covariance(covariance, model),
         score=float(np.median(table["score"].to_numpy()[use == "fit"])),
         rmse_px=quality.rms_length(residual, use == "fit"),
-        n_points=n_points,
+        n_points=int((use == "fit").sum()),
         method=tied[0].match.method,
         tie_points=table,
         cv_px=quality.rms_length(residual, use == "check"),
     )
-    return match, note
+    match = enough_points(match, frame.shape)
+    return match, note if isinstance(match, Match) else ""
 
 
 def _table(e: Edge, k, warps, warp):
@@ -426,6 +424,17 @@ def limits(shape) -> tuple[int, int]:
     """(tie points below which a scene is weak, below which it is refused); less for small images of few windows."""
     windows = len(windows_for(shape).start)
     return min(FEW_POINTS, windows // 2), min(ENOUGH_POINTS, max(3, windows // 4))
+
+
+def enough_points(result, shape):
+    """A match of a scene, or the MatchError that says that it rests on too few points; errors as they are."""
+    _, enough = limits(shape)
+    if isinstance(result, Match) and result.n_points < enough:
+        return MatchError(
+            f"only {result.n_points} tie points agree on a warp; a scene of this stack needs {enough}, "
+            "because fewer can all be wrong in the same way."
+        )
+    return result
 
 
 def _closures(rings, edges, weights):

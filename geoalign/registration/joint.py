@@ -1,7 +1,10 @@
 """The second pass: every scene once more, against the mean of the other aligned scenes.
 
 A single SAR scene is a noisy reference: its speckle is in every match. The mean of the others has little of it, and
-fewer gaps. A scene is never part of its own reference: it would match its own noise at whole pixels.
+fewer gaps. A scene is never part of its own reference: it would match its own noise at whole pixels. The network of
+pairs (`adjust.py`) halves what this pass gains, it does not replace it: pairs of single scenes stay noisy. Of images
+read by tiles the pass is left out unless asked for, because their many windows average the speckle already, and each
+scene's tiles would be read and resampled three times more.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.resample import resample
+from geoalign.registration.neighbours import Held
 from geoalign.registration.phase import BANDS, best_band, first_limit, measure
 from geoalign.registration.tiepoints import MARGIN, Image, Level, cut, windows_for
 from geoalign.types.alignment import Match
@@ -28,7 +32,7 @@ class Joint:
 
     MIN_SCENES = 4
 
-    def __init__(self, reference: Image, scenes: list[Image], at, model, seed):
+    def __init__(self, reference: Held, scenes: list[Held], at, model, seed):
         self.reference, self.scenes, self.at, self.model, self.seed = reference, scenes, at, model, seed
         self.bands = BANDS  # chosen with the first match of the means and kept: the scenes are of one kind
         self.windows = windows_for(reference.shape)
@@ -97,6 +101,8 @@ class Joint:
                 origin = origins[0]
             value = resample(source, rows, cols, "cubic", row0=int(origin[0]), col0=int(origin[1]))
             out.append((value - np.float32(middle)) / np.float32(spread))
+        if scene.by_tiles:
+            scene.forget()  # the tiles of all scenes together would not fit; each is read three times in this pass
         return out
 
     def _places(self):

@@ -123,20 +123,18 @@ class Pairs:
 
 
 def pairs_along_time(times, able, weak) -> list[tuple[int, int]]:
-    """Pairs besides those with the reference: the next in time, the same season in another year, and anchors.
+    """Pairs besides those with the reference: the next two in time, the same season in another year, and anchors.
 
     times : datetime64 (time,), sorted; able : scenes that hold something to match; weak : those of them that match the
         reference badly, which are tied to `ANCHORS` well matched scenes of their season besides
 
-    About two pairs a scene and three for a weak one, in a fixed order.
+    About three pairs a scene and three more for a weak one, in a fixed order.
     """
     able = sorted(able)
     out = set()
     for place, k in enumerate(able):
-        out.update((k, other) for other in able[place + 1 : place + 2])
+        out.update((k, other) for other in able[place + 1 : place + 3])
         years = [a for a in able if abs(days_between(times[a], times[k])) > OTHER_YEAR_DAYS]
-        # a short series has no other year: the one after the next closes loops as well
-        years = years or able[place + 2 : place + 3]
         if years:
             other = min(years, key=lambda a: (season_days(times[a], times[k]), a))
             out.add((min(k, other), max(k, other)))

@@ -14,7 +14,16 @@ import xarray as xr
 from geoalign import chunked
 from geoalign.errors import ConfigError, MatchError, NoUsableData, StackError
 from geoalign.kernels.refine import band_pass
-from geoalign.registration.adjust import Frame, compose, edge, limits, rms_sigma_px, seen_from_reference, solve
+from geoalign.registration.adjust import (
+    Frame,
+    compose,
+    edge,
+    enough_points,
+    limits,
+    rms_sigma_px,
+    seen_from_reference,
+    solve,
+)
 from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.joint import Joint
 from geoalign.registration.neighbours import Held, Pairs, pairs_along_time, season_days
@@ -61,6 +70,8 @@ def align_stack(stack, matcher, *, reference, band, seed, refine, network, froze
     if network and hasattr(matcher, "align"):
         solved = _solved(pairs, results, root, stack.time.values, matcher.model, frame)
         results, closure, notes = solved.matches, solved.closure_px, solved.notes
+    elif hasattr(matcher, "align"):
+        results = {k: enough_points(r, frame.shape) for k, r in results.items()}
     extra = 0.0
     found = {k: m for k, m in results.items() if isinstance(m, Match)}
     target = pairs.scenes[root]

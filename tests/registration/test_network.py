@@ -1,5 +1,8 @@
 """Whole stacks: every scene has its row and its reason, and laziness changes no bit."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -119,7 +122,7 @@ def test_speckled_scenes_gain_from_the_mean_of_the_others(ground, error_px):
     stack = new_stack({"vv": scenes}, times(12), scene=[f"s{k:02d}" for k in range(12)])
     errors = {}
     for refine in (False, True):
-        found = coregister(stack, reference="s00", refine=refine, model="shift")
+        found = coregister(stack, reference="s00", refine=refine, model="shift", network=False)
         errors[refine] = [error_px(found.warps[f"s{k:02d}"], warps[k], shape) for k in range(1, 12)]
         predicted = found.report.sigma_px[1:].to_numpy() * np.sqrt(2)
         ratio = np.sqrt(np.mean(np.square(errors[refine])) / np.mean(predicted**2))
@@ -177,7 +180,7 @@ def test_a_matcher_of_ones_own(optical):
         return Match(Shift(0.5, 0.0), np.eye(2) * 0.01, 1.0, 0.0, 1, "still", optical_points)
 
     optical_points = coregister(optical, reference="b", matcher="phase").points.drop(columns="scene").iloc[:1]
-    found = coregister(optical, reference="b", matcher=still)
+    found = coregister(optical, reference="b", matcher=still)  # it is given whole images, and the reference only
     assert found.warps["a"] == Shift(0.5, 0.0)
     assert set(found.report.method) == {"still", ""}
 
@@ -232,3 +235,112 @@ def test_the_mean_displacement_is_that_of_the_valid_area(ground, monkeypatch):
     row = found.report.set_index("scene").loc["m"]
     assert abs(row.dy - 0.02 * 69.5) < 0.1
     assert abs(row.dx - 0.5) < 0.1
+
+
+@pytest.fixture(scope="module")
+def seasons():
+    """24 scenes of two years, 6 of them decorrelated; aligned to the reference alone, and as a network."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from network import series
+
+    made = series(192)
+    return made, *(coregister(made.stack, network=network, model="affine") for network in (False, True))
+
+
+@pytest.mark.slow
+def test_scenes_of_snow_flood_and_cloud_are_tied_through_the_network(seasons):
+    made, alone, together = seasons
+    lonely, errors = made.errors_px(alone), made.errors_px(together)
+    assert sum(not e <= 0.1 for e in lonely.values()) >= 2  # NaN where it was rejected
+    assert max(errors.values()) <= 0.1
+    report = together.report.set_index("scene")
+    snow = [name for name, word in made.odd.items() if word == "snow"]
+    assert report.reason[snow].str.contains("tied through").all()
+    assert (report.closure_px < 0.5).all()
+    assert alone.report.closure_px.isna().all()
+
+
+@pytest.mark.slow
+def test_the_error_of_the_network_is_as_predicted(seasons):
+    made, _, together = seasons
+    errors = np.array([made.errors_px(together)[name] for name in made.truths])
+    predicted = np.sqrt(2) * together.report.sigma_px.to_numpy()
+    moved = predicted > 0
+    assert 0.5 < np.sqrt(np.mean(errors[moved] ** 2) / np.mean(predicted[moved] ** 2)) < 1.6
+    assert np.mean(errors[moved] < 2 * predicted[moved]) > 0.85
+
+
+def test_new_scenes_are_tied_to_a_frozen_baseline_in_any_order(ground, error_px):
+    shape = (128, 128)
+    warps = [*WARPS, Shift(0.3, 1.1), Affine([[1.003, 0.0, 0.2], [0.002, 0.998, -0.8]]), Shift(-1.4, 0.6)]
+    scenes = np.stack([ground.scene(w, shape, seed=k) for k, w in enumerate(warps)])
+    stack = new_stack({"red": scenes}, times(9), scene=list("abcdefghi"))
+    baseline, new = stack.isel(time=slice(0, 6)), stack.isel(time=slice(6, 9))
+    frozen = coregister(baseline, reference="b", model="affine")
+    found = coregister(new, reference=baseline, frozen=frozen, model="affine")
+    assert list(found.warps) == list("ghi")
+    assert found.reference == "b"
+    for name, true in zip("ghi", warps[6:]):
+        assert error_px(found.warps[name], true, shape) < 0.05
+    assert (found.report.sigma_px < 0.05).all()
+    assert (found.report.closure_px < 0.2).all()
+    late = coregister(new.isel(time=[1]), reference=baseline, frozen=frozen, model="affine")
+    assert late.warps["h"] == found.warps["h"]
+    row = found.report.iloc[[1]].reset_index(drop=True)
+    xr.testing.assert_identical(xr.Dataset.from_dataframe(late.report), xr.Dataset.from_dataframe(row))
+    with pytest.raises(ConfigError, match="baseline's Stack"):
+        coregister(new, reference="b", frozen=frozen)
+
+
+def test_a_stack_of_another_sensor_is_tied_by_composites(ground, error_px):
+    shape, common = (192, 192), Shift(2.6, -3.4)
+    own = [Shift(0.4, -0.9), Shift(-1.2, 0.3), Shift(0.8, 1.5), Shift(), Shift(-0.6, -0.2)]
+    sar = [Shift(common.dy + w.dy, common.dx + w.dx) for w in own]
+    radar = np.stack([ground.scene(w, shape, looks=4.4, seed=k) for k, w in enumerate(sar)])
+    clear = np.stack([ground.scene(Shift(), shape, seed=20 + k) for k in range(3)])
+    clear[0][ground.clouds(shape, 0.3, 1)] = np.nan
+    optical = new_stack({"red": clear}, times(3), scene=list("xyz"))
+    stack = new_stack({"vv": radar}, times(5), scene=list("abcde"))
+    found = coregister(stack, reference=optical, matcher="phase", model="shift")
+    assert set(found.report.status) == {"aligned"}
+    for name, true in zip("abcde", sar):
+        assert error_px(found.warps[name], true, shape) < 0.15
+    noise = new_stack({"red": np.random.default_rng(0).random((2, *shape))}, times(2), scene=list("xy"))
+    lost = coregister(stack, reference=noise, matcher="phase", model="shift")
+    assert set(lost.report.status) == {"rejected"}
+    assert lost.report.reason.str.contains("composite").all()
+    assert lost.warps == {}
+
+
+def test_the_reference_is_not_the_one_scene_that_is_bent(ground, error_px):
+    from geoalign.registration.network import _simple_reference
+    from geoalign.types.alignment import Match
+    from geoalign.types.warp import Field
+
+    straight, bent = Shift(0.5, 0.5), Field(np.eye(4), np.eye(4))
+
+    class Told:
+        def match(self, i, j):
+            warp = bent if 1 in (i, j) else straight
+            return Match(warp, np.eye(2), 1.0, 0.1, 99, "told", None)
+
+    assert _simple_reference(Told(), np.array([0.6, 0.9, 0.8, 0.5])) == 2
+
+
+def test_large_scenes_of_a_network_are_read_once_as_far_as_they_fit(ground, monkeypatch):
+    from geoalign.registration import tiepoints
+    from geoalign.registration.neighbours import Held
+
+    monkeypatch.setattr(tiepoints, "WHOLE_PX", 100)
+    image = ground.scene(Shift(), (300, 280))
+    held, plain = Held(image), Image(image)
+    windows = tiepoints.windows_for(image.shape)
+    low, high = windows.start - 5, windows.start + windows.size + 9
+    for _ in range(2):
+        for one, other in zip(tiepoints.cut(held, low, high)[0], tiepoints.cut(plain, low, high)[0]):
+            np.testing.assert_array_equal(one, other)
+    held.data = None  # what was read is enough
+    tiepoints.cut(held, low, high)
+    held.forget()
+    with pytest.raises(TypeError):
+        tiepoints.cut(held, low, high)
