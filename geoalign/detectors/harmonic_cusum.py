@@ -71,6 +71,10 @@ class HarmonicCusum:
     `date_after` and `date_by` in about 95 % of cases. `magnitude` is the median of observed minus predicted after the
     change. A pixel needs seven observations of history (five without a season) and three after it.
 
+    With the coordinate `sigma_px`, the rms error of a scene's place along an axis, shifts that differ from scene to
+    scene are taken for noise of (|gradient| x sigma_px)^2 where the history does not hold it already, and 0.55
+    `sigma_px` for an offset that all later scenes may share.
+
     The boundary holds for independent errors; with an autocorrelation of 0.3 between neighbouring scenes 7 to 11 % of
     stable pixels cross it at alpha 0.01.
 

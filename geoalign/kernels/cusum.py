@@ -20,6 +20,10 @@ CAP = 3.0
 FAR = 4.5
 """Single observations so many sd off are a first sign of change, where they are the last ones."""
 
+COMMON = 0.55
+"""Part of `sigma_px` that later scenes may share, all lying off the same way; the rest is each scene's own. A shift of
+a whole sigma_px that stays is still no change along sharp borders (`tests/detectors/test_harmonic_cusum.py`)."""
+
 TREND_YEARS = 1.9
 """Years of reference after which the data alone tell the trend."""
 
@@ -173,6 +177,10 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             used += int(keep[i])
         # noise below a ten-thousandth of the level is rounding, not noise
         floor = (1e-4 * level / n + 1e-12) ** 2
+        # what a shift of its own for every scene makes of the series is in the noise of the history already
+        usual = 0.0
+        for i in range(start):
+            usual += extra[i] / start
         limit = bound[watched]
         best_start, best_end, top, best_variance = -1, -1, 0.0, 0.0
         persistent, passing, n_passing, largest = 0.0, 0.0, 0, 0.0
@@ -185,7 +193,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             df = used - p
             variance = max(squares / df, floor)
             cut = normal_to_student(cap, df)
-            total, square, added, single = 0.0, 0.0, 0.0, 0.0
+            total, square, added, spare, single = 0.0, 0.0, 0.0, 0.0, 0.0
             scale, first_error, first_size = 0, 0.0, 0.0
             for k in range(j, n):
                 m = k - j + 1
@@ -201,6 +209,7 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 total += e
                 square += e * e
                 added += np.sqrt(extra[k])
+                spare += max(extra[k] - usual, 0.0)
                 on_scale = m == LENGTHS[scale]
                 if not on_scale and k < n - 1:
                     continue
@@ -208,8 +217,8 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                     sums[a] = running[k + 1, a] - running[j, a]
                 # the noise from both sides: around the fit before, and around their own mean after
                 pooled = max((squares + square - total * total / m) / (df + m - 1), floor)
-                # scenes may lie off all the same way: their shares add up, they do not average out
-                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + added**2)
+                # what scenes may lie off all the same way adds up, it does not average out
+                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + spare + (COMMON * added) ** 2)
                 z = student_to_normal(total / sd, df + m - 1)
                 if direction * z < 0.0:
                     z = 0.0
