@@ -6,7 +6,10 @@ no display is needed. Colours are safe for the colour-blind (viridis; Okabe and 
 
 from __future__ import annotations
 
+import base64
 import io
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,8 @@ from geoalign.types.changes import NOT_OBSERVABLE, changed
 from geoalign.types.stack import SAR_BANDS, pixel_size_m
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#888888"
+CROSSES = ("x", "+", "1", "2")
+"""Marks of the commonest reasons for which tie points were rejected."""
 LONGEST = 1000
 """Longest side of a drawn map, px; larger layers are reduced so that no changed pixel is lost."""
 
@@ -136,14 +141,15 @@ def series(stack, y: float, x: float, *, bands=None, changes=None) -> Figure:
     return figure
 
 
-def tie_points(alignment, *, scene: str | None = None, exaggerate: float | None = None) -> Figure:
-    """Tie points of one scene: where they are, whether fitted, held out or rejected, and their residuals as arrows.
+def residuals(alignment, scene: str | None = None, *, exaggerate: float | None = None) -> Figure:
+    """Tie points of one scene: used, held out or rejected and why, and what the warp leaves of each as an arrow.
 
     Parameters
     ----------
     alignment : Alignment
     scene : scene id; by default the scene whose residual is largest
-    exaggerate : length of an arrow in px for a residual of one px; by default so that the largest can be seen
+    exaggerate : length of an arrow in px for a residual of one px; by default so that the largest can be seen. A key
+        says what an arrow stands for.
 
     Returns
     -------
@@ -166,27 +172,204 @@ def tie_points(alignment, *, scene: str | None = None, exaggerate: float | None 
         raise StackError(f"scene {scene!r} has no tie points; scenes with some: {known}.")
     kept = points[points["use"] != "rejected"]
     length = np.hypot(kept["dy_residual"], kept["dx_residual"])
+    largest = float(length.max()) if len(kept) and np.isfinite(length).any() else 0.0
     if exaggerate is None:
-        largest = float(length.max()) if len(kept) and np.isfinite(length).any() else 0.0
         exaggerate = max(alignment.shape) / 15 / largest if largest > 0 else 1.0
-    figure = _Figure(figsize=_map_size(alignment.shape), layout="constrained")
+    width, height = _map_size(alignment.shape)
+    figure = _Figure(figsize=(width + 1.8, height), layout="constrained")
     axes = figure.add_subplot()
-    for use, colour, marker in (("rejected", GREY, "x"), ("fit", BLUE, "o"), ("check", ORANGE, "^")):
-        part = points[points["use"] == use]
+    out = points["use"] == "rejected"
+    why = points["reason"].where(points["reason"].astype(bool), "rejected")
+    # the commonest reasons by name: a scene has few of them, and a legend has little room
+    named = why[out].value_counts().index[: len(CROSSES)].tolist()
+    groups = [("used", points["use"] == "fit", BLUE, "o"), ("held out", points["use"] == "check", ORANGE, "^")]
+    groups += [(_short(reason), out & (why == reason), GREY, marker) for reason, marker in zip(named, CROSSES)]
+    groups.append(("other reasons", out & ~why.isin(named), GREY, "."))
+    for label, rows, colour, marker in groups:
+        part = points[rows]
         if len(part):
             axes.scatter(
-                part["col"], part["row"], s=14, c=colour, marker=marker, label=f"{use} ({len(part)})", zorder=3
-            )
-    axes.quiver(
+                part["col"], part["row"], s=18, c=colour, marker=marker, lw=0.9 if marker in CROSSES else 0,
+                label=f"{label} ({len(part)})", zorder=3,
+            )  # fmt: skip
+    arrows = axes.quiver(
         kept["col"], kept["row"], kept["dx_residual"] * exaggerate, kept["dy_residual"] * exaggerate,
         angles="xy", scale_units="xy", scale=1, width=0.0025, color=RED, zorder=2,
     )  # fmt: skip
+    if largest > 0:
+        key = _round_below(largest)
+        axes.quiverkey(arrows, 1.06, 0.04, key * exaggerate, f"{key:g} px", labelpos="E", coordinates="axes")
+    row = alignment.report[alignment.report["scene"] == scene]
+    figures = [f"{name} {row[column].iloc[0]:.3f} px" for name, column in
+               (("rmse", "rmse_px"), ("held out", "cv_px"), ("CE90", "ce90_px"))
+               if column in row and len(row) and np.isfinite(row[column].iloc[0])]  # fmt: skip
     axes.set(
         xlim=(0, alignment.shape[1]), ylim=(alignment.shape[0], 0), aspect="equal",
-        xlabel="column (px)", ylabel="row (px)", title=f"{scene}: residuals x {exaggerate:.3g}",
+        xlabel="column (px)", ylabel="row (px)",
     )  # fmt: skip
-    axes.legend(fontsize=8, loc="upper right")
+    axes.set_title("\n".join(filter(None, (f"{scene}: residuals", ", ".join(figures)))), fontsize=10)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
     return figure
+
+
+def drift(alignment, times=None, *, title: str | None = None) -> Figure:
+    """Where each scene lay on the reference, over time: mean displacement with its predicted error, by status.
+
+    Parameters
+    ----------
+    alignment : Alignment, or its report (a DataFrame)
+    times : Stack, dict scene -> time, or times in the order of the report
+        None numbers the scenes.
+    title : str, optional
+
+    Returns
+    -------
+    Figure with dy above and dx below, px. Bars are 1 sigma (an axis); scenes without an answer are marked on the axis.
+
+    Raises
+    ------
+    StackError
+        The times are not those of the scenes.
+    """
+    report = alignment if isinstance(alignment, pd.DataFrame) else alignment.report
+    at, dated = _times_of(report, times)
+    status = report["status"].to_numpy(str)
+    sigma = report["sigma_px"].to_numpy(float)
+    figure = _Figure(figsize=(8, 4.4), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, name in zip(panels, ("dy", "dx")):
+        values = report[name].to_numpy(float)
+        axes.axhline(0, color=GREY, lw=0.7, zorder=1)
+        found = np.isin(status, ("aligned", "reference")) & np.isfinite(values)
+        order = np.argsort(at[found], kind="stable")
+        axes.plot(at[found][order], values[found][order], lw=0.6, color=GREY, zorder=1)
+        for kind, colour, marker in (("aligned", BLUE, "o"), ("reference", GREEN, "D")):
+            rows = found & (status == kind)
+            if rows.any():
+                axes.errorbar(
+                    at[rows], values[rows], yerr=np.nan_to_num(sigma[rows]), fmt=marker, ms=4.5, color=colour,
+                    elinewidth=1, capsize=2.5, label=f"{kind} ({rows.sum()})", zorder=3,
+                )  # fmt: skip
+        for kind, colour in (("rejected", RED), ("failed", "black")):
+            rows = status == kind
+            if rows.any():
+                axes.plot(
+                    at[rows], np.zeros(rows.sum()), "x", ms=6, mew=1.6, color=colour, label=f"{kind} ({rows.sum()})",
+                    transform=axes.get_xaxis_transform(), clip_on=False, zorder=4,
+                )  # fmt: skip
+        axes.set_ylabel(f"{name} (px)")
+        axes.grid(alpha=0.25)
+    panels[0].legend(fontsize=8, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 0.98))
+    if dated:
+        locator = mdates.AutoDateLocator()
+        panels[1].xaxis.set_major_locator(locator)
+        panels[1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    else:
+        panels[1].set_xlabel("scene")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def sigma(match, shape=None, *, title: str | None = None) -> Figure:
+    """Map of the predicted 1-sigma error of an alignment, an axis, in px.
+
+    Parameters
+    ----------
+    match : Match, or DataArray (y, x) as `aligned.sigma_px.isel(time=0)` where that varies over the image
+        Of a Match the tie points that were used are drawn too: the error grows away from them.
+    shape : (row, col) of the reference image, px; for a Match
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    StackError
+        Neither a map nor a Match with a shape was given.
+    """
+    points = None
+    if hasattr(match, "warp"):
+        if shape is None:
+            raise StackError("a Match does not know the size of its image; give shape=(rows, cols).")
+        step = max(1, -(-max(shape) // 256))
+        rows, cols = np.mgrid[0 : shape[0] : step, 0 : shape[1] : step].astype(float)
+        values = match.sigma_px(rows, cols)
+        if "use" in match.tie_points:
+            points = match.tie_points[match.tie_points["use"] == "fit"]
+    else:
+        values = np.asarray(match, float)
+        if values.ndim != 2:
+            raise StackError(f"sigma has the shape {values.shape}; a map (y, x) is needed: choose one scene.")
+        shape = values.shape
+    figure = _Figure(figsize=_map_size(shape), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    # one value everywhere (a shift) is one colour, not the rounding of the arithmetic
+    norm = Normalize(low, high) if high - low > 1e-3 * high else Normalize(0, 2 * high or 1)
+    image = axes.imshow(
+        values, cmap="viridis", norm=norm, extent=(-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5), interpolation="nearest"
+    )
+    if points is not None and len(points):
+        axes.scatter(points["col"], points["row"], s=6, c="white", lw=0, alpha=0.8, label=f"used ({len(points)})")
+        axes.legend(fontsize=8, loc="upper right", facecolor="#444444", labelcolor="white")
+    figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02).set_label("predicted error, 1 sigma an axis (px)")
+    axes.set(xlabel="column (px)", ylabel="row (px)", title=title or f"median {np.nanmedian(values):.3f} px")
+    return figure
+
+
+def flicker(reference, *scenes, labels=None, seconds: float = 0.7) -> Flicker:
+    """Scenes that flicker against a reference, side by side: what lies still is aligned.
+
+    Parameters
+    ----------
+    reference : array or DataArray (row, col)
+    scenes : the same, one or more: as delivered and aligned, say
+    labels : a word for each scene, written over it
+    seconds : how long each picture stays
+
+    Returns
+    -------
+    Flicker : an animation that a notebook shows; `.save("flicker.gif")` writes it.
+
+    Raises
+    ------
+    StackError
+        No scene was given, or one has another shape than the reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ground = np.random.default_rng(0).random((64, 64))
+    >>> flicker(ground, np.roll(ground, 2, 0), ground, labels=("as delivered", "aligned")).frames
+    2
+    """
+    images = [np.asarray(image, float) for image in (reference, *scenes)]
+    labels = list(labels or [""] * len(scenes))
+    if not scenes or any(image.shape != images[0].shape or image.ndim != 2 for image in images):
+        shapes = ", ".join(str(image.shape) for image in images)
+        raise StackError(f"flicker needs a reference and at least one scene of its shape (row, col); got {shapes}.")
+    if len(labels) != len(scenes):
+        raise StackError(f"{len(labels)} labels were given for {len(scenes)} scenes.")
+    return Flicker(_flicker_gif(images, labels, seconds), 2)
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """An animated GIF that shows itself in a notebook. content : its bytes; frames : how many pictures alternate"""
+
+    content: bytes = field(repr=False)
+    frames: int
+
+    def _repr_html_(self):
+        return f'<img alt="flicker" src="data:image/gif;base64,{base64.b64encode(self.content).decode()}">'
+
+    def save(self, path) -> Path:
+        """Write the GIF."""
+        Path(path).write_bytes(self.content)
+        return Path(path)
 
 
 def registration(alignment, *, title: str | None = None) -> Figure:
@@ -277,6 +460,65 @@ def _reduced(changes):
     return np.asarray(days.values), np.asarray(unseen.values, bool)
 
 
+def _times_of(report, times):
+    """Where scenes lie on the axis of time, and whether these are dates."""
+    names = report["scene"].astype(str).tolist()
+    if times is None:
+        return np.arange(1, len(names) + 1), False
+    if hasattr(times, "coords") and "scene" in times.coords:
+        times = dict(zip(times["scene"].values.astype(str).tolist(), times["time"].values))
+    if isinstance(times, dict):
+        missing = [name for name in names if name not in times]
+        if missing:
+            raise StackError(f"no time is known of {', '.join(missing[:5])}; give the stack that was aligned.")
+        times = [times[name] for name in names]
+    if len(times) != len(names):
+        raise StackError(f"{len(times)} times were given for {len(names)} scenes.")
+    return np.asarray(pd.to_datetime(list(times)).values, "datetime64[ns]"), True
+
+
+def _flicker_gif(images, labels, seconds):
+    from PIL import Image, ImageDraw, ImageFont
+
+    # one stretch for each image: sensors and seasons differ in level, and what matters is where things lie
+    grey = []
+    for image in images:
+        seen = image[np.isfinite(image)]
+        low, high = np.percentile(seen, (2, 98)) if seen.size else (0.0, 1.0)
+        stretched = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+        grey.append(np.nan_to_num(255 * stretched).astype(np.uint8))
+    scale = max(1, round(320 / max(images[0].shape)))
+    every = max(1, -(-max(images[0].shape) // LONGEST))
+    gap = np.full((grey[0][::every].shape[0] * scale, 6), 255, np.uint8)
+    font = ImageFont.load_default(14)
+    frames = []
+    for panels in ([grey[0]] * len(labels), grey[1:]):
+        drawn = []
+        for panel in panels:
+            drawn += [gap, np.kron(panel[::every, ::every], np.ones((scale, scale), np.uint8))]
+        frame = Image.fromarray(np.hstack(drawn[1:]))
+        pen = ImageDraw.Draw(frame)
+        for k, label in enumerate(labels):
+            x = k * (drawn[1].shape[1] + 6)
+            if label:
+                pen.rectangle((x + 4, 4, x + 14 + pen.textlength(label, font), 24), fill=0)
+                pen.text((x + 9, 6), label, 255, font)
+        frames.append(frame)
+    stream = io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=int(1000 * seconds), loop=0)
+    return stream.getvalue()
+
+
+def _round_below(value):
+    """The largest of 1, 2, 5 times a power of ten that is not above the value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return max(m * power for m in (1, 2, 5) if m * power <= value * 1.0001)
+
+
+def _short(reason):
+    return reason if len(reason) <= 40 else reason[:38] + "…"
+
+
 def _map_size(shape):
     height, width = shape
     return (6.4, float(np.clip(6.4 * 0.84 * height / width, 2.4, 9)))
@@ -300,8 +542,7 @@ def _date_ticks(bar, days):
 def _scale_bar(axes, pixel_m, step, shape):
     """A bar of a round length, about a fifth of the width; in px where the grid has no metres."""
     target = 0.2 * shape[1] * step * (pixel_m or 1.0)
-    power = 10.0 ** np.floor(np.log10(max(target, 1e-9)))
-    length = max(m * power for m in (1, 2, 5) if m * power <= target * 1.0001)
+    length = _round_below(max(target, 1e-9))
     width = length / (step * (pixel_m or 1.0))
     label = f"{length:g} px" if pixel_m is None else (f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m")
     x0, y0 = 0.04 * shape[1], 0.955 * shape[0]

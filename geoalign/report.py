@@ -72,7 +72,7 @@ def html_report(folder) -> str:
         ("What was found", _found(run, document)),
         ("Where and when", "".join(_layer(folder, name, run, document) for name in run.layers)),
         ("Before and after", _swipes(folder, document)),
-        ("How the scenes lie", _registration(run)),
+        ("How the scenes lie", _registration(run, document)),
         ("Accuracy against the known truth", _accuracy(run)),
         ("What could not be seen", _unseen(run)),
         ("Scenes left out", _skipped(run)),
@@ -233,7 +233,7 @@ def _swipes(folder, document):
     return f"<div class=pair>{''.join(parts)}</div>" if parts else ""
 
 
-def _registration(run):
+def _registration(run, document):
     from geoalign import plot
 
     if not len(run.registration):
@@ -250,7 +250,8 @@ def _registration(run):
                 _number(v, 2, sign)
                 for v, sign in ((row.dy, True), (row.dx, True), (row.rmse_px, False), (row.cv_px, False))
             ]
-            metres = _number(row.cv_m, 1)
+            # a run of an older version has no circular error
+            metres = [_number(row.cv_m, 1), _number(getattr(row, "ce90_m", None), 1)]
             points = "–" if pd.isna(row.n_points) else f"{int(row.n_points):,}"
             sigma = _number(row.sigma_px, 3)
             rows.append(
@@ -258,7 +259,7 @@ def _registration(run):
                     escape(str(row.scene)),
                     status,
                     *numbers,
-                    metres,
+                    *metres,
                     points,
                     sigma,
                     *(_text(v) for v in (row.method, row.model, row.reason)),
@@ -272,6 +273,7 @@ def _registration(run):
             "RMSE (px)",
             "held out (px)",
             "held out (m)",
+            "CE90 (m)",
             "points",
             "σ (px)",
             "matcher",
@@ -279,14 +281,19 @@ def _registration(run):
             "reason",
         ]
         chart = _svg(plot.registration(frame), f"Displacement and residuals of the scenes of {stack}")
+        times = {s["scene"]: s["time"] for s in document["scenes"] if s["stack"] == stack and s.get("time")}
+        known = times if set(frame["scene"].astype(str)) <= set(times) else None
+        drift = _svg(plot.drift(frame, known), f"Displacement over time of the scenes of {stack}, with its error")
         parts.append(
-            f"<article><h3>{escape(str(stack))}</h3><figure class=chart>{chart}</figure>"
-            f"{_table(head, rows, numeric=range(2, 9))}</article>"
+            f"<article><h3>{escape(str(stack))}</h3><div class=pair><figure class=chart>{chart}</figure>"
+            f"<figure class=chart>{drift}<figcaption>Drift: mean displacement over time, bars 1 sigma.</figcaption>"
+            "</figure></div>"
+            f"{_table(head, rows, numeric=range(2, 10))}</article>"
         )
     note = (
         "<p class=note>dy, dx: where in the scene a reference pixel was found, mean over the valid area. RMSE: "
-        "residual of the tie points used in the fit. Held out: of points not used in it. σ: predicted 1-sigma "
-        "error of the alignment, an axis.</p>"
+        "residual of the tie points used in the fit. Held out: of points not used in it; CE90: the length that nine "
+        "tenths of their residuals do not exceed. σ: predicted 1-sigma error of the alignment, an axis.</p>"
     )
     return "".join(parts) + note
 

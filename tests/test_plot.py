@@ -1,11 +1,15 @@
 """Figures: what is drawn is what was given, in the right place and units."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.quiver import Quiver, QuiverKey
+from PIL import Image
 
-from geoalign import Alignment, Shift, StackError, new_changes, new_stack, plot
+from geoalign import Affine, Alignment, Match, Shift, StackError, new_changes, new_stack, plot
 from geoalign.types.alignment import REPORT_COLUMNS, TIE_POINT_COLUMNS
 from tests.worlds import geobox
 
@@ -116,12 +120,83 @@ def test_displacements_are_drawn_for_aligned_scenes_only():
     assert list(dx) == [0, -0.5]
 
 
-def test_tie_points_are_drawn_by_use_and_an_unknown_scene_is_refused():
-    figure = plot.tie_points(alignment())
-    assert figure.axes[0].get_title().startswith("b: ")
-    assert len(figure.axes[0].collections) == 3
+def test_residuals_are_drawn_by_use_and_reason_with_a_key():
+    made = alignment()
+    rejected = pd.DataFrame([dict.fromkeys(TIE_POINT_COLUMNS, 3.0) | {"scene": "b", "use": "rejected", "reason": r}
+                             for r in ("cloud", "cloud", "outlier")])  # fmt: skip
+    made.points.loc[1, "dx_residual"] = 0.3
+    figure = plot.residuals(dataclasses.replace(made, points=pd.concat([made.points, rejected], ignore_index=True)))
+    axes = figure.axes[0]
+    assert axes.get_title() == "b: residuals\nrmse 0.100 px, held out 0.200 px, CE90 0.300 px"
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["used (1)", "held out (1)", "cloud (2)", "outlier (1)"]
+    assert figure.findobj(QuiverKey)[0].text.get_text() == "0.2 px"
+    arrows = figure.findobj(Quiver)[0]
+    assert arrows.U[1] / arrows.U[0] == pytest.approx(3)
+
+
+def test_residuals_of_an_unknown_scene_are_refused():
     with pytest.raises(StackError, match="scenes with some: b"):
-        plot.tie_points(alignment(), scene="c")
+        plot.residuals(alignment(), "c")
+
+
+def test_drift_is_drawn_over_time_with_its_error_and_status():
+    days = ["2024-01-01", "2024-03-01", "2024-02-01"]
+    stack = new_stack({"vv": np.ones((3, 4, 4))}, sorted(days), scene=["a", "c", "b"])
+    figure = plot.drift(alignment(), stack)
+    for axes, value in zip(figure.axes, (1.5, -0.5)):
+        bars = {c.get_label(): c for c in axes.containers}
+        assert set(bars) == {"aligned (1)", "reference (1)"}
+        line, _, (bar,) = bars["aligned (1)"]
+        assert line.get_xdata()[0] == np.datetime64("2024-03-01")
+        assert line.get_ydata()[0] == value
+        assert np.ptp(bar.get_segments()[0][:, 1]) == pytest.approx(2 * 0.05)
+        assert [line.get_label() for line in axes.lines if line.get_label().startswith("rej")] == ["rejected (1)"]
+    given = plot.drift(alignment().report, dict(zip("abc", days)))
+    assert given.axes[0].containers[0][0].get_xdata()[0] == np.datetime64("2024-03-01")
+    assert plot.drift(alignment()).axes[0].containers[0][0].get_xdata()[0] == 2
+    with pytest.raises(StackError, match="no time is known of c"):
+        plot.drift(alignment(), {"a": days[0], "b": days[1]})
+    with pytest.raises(StackError, match="2 times"):
+        plot.drift(alignment(), days[:2])
+
+
+def test_the_map_of_sigma_shows_where_the_warp_is_known():
+    points = pd.DataFrame([dict.fromkeys(TIE_POINT_COLUMNS, 3.0) | {"use": "fit"}])
+    found = Match(Affine(np.eye(2, 3)), np.diag([1e-6, 0, 0.01] * 2), 1, 0, 9, "test", points)
+    figure = plot.sigma(found, (40, 60))
+    drawn = images(figure)[0].get_array()
+    assert drawn.shape == (40, 60)
+    assert drawn[39, 0] == pytest.approx(np.sqrt(0.01 + 39**2 * 1e-6))
+    assert images(plot.sigma(xr.DataArray(drawn, dims=("y", "x"))))[0].get_array()[5, 7] == drawn[5, 7]
+    with pytest.raises(StackError, match="shape="):
+        plot.sigma(found)
+    with pytest.raises(StackError, match="one scene"):
+        plot.sigma(np.ones((3, 4, 5)))
+
+
+def test_a_flicker_alternates_the_reference_and_the_scenes(tmp_path):
+    ground = np.zeros((40, 50))
+    ground[10:20, 5:15] = 1
+    moved, gap = np.roll(ground, 20, 1), ground.copy()
+    gap[30:] = np.nan
+    made = plot.flicker(ground, moved, gap)
+    with Image.open(made.save(tmp_path / "f.gif")) as gif:
+        assert gif.n_frames == made.frames == 2
+        scale = (gif.width - 6) // 100
+        first = np.asarray(gif.convert("L"))[scale // 2 :: scale]
+        gif.seek(1)
+        second = np.asarray(gif.convert("L"))[scale // 2 :: scale]
+    left, right = slice(0, 50 * scale), slice(50 * scale + 6, None)
+    np.testing.assert_array_equal(first[:, left], first[:, right])
+    np.testing.assert_array_equal(second[:, right], first[:, right])
+    assert (second[15, left] != first[15, left]).any()
+    assert made._repr_html_().startswith("<img alt=")
+    for wrong in ((ground,), (ground, ground[:5])):
+        with pytest.raises(StackError, match="at least one scene"):
+            plot.flicker(*wrong)
+    with pytest.raises(StackError, match="1 labels"):
+        plot.flicker(ground, moved, gap, labels=("a",))
 
 
 def test_a_histogram_has_a_bar_a_date():
