@@ -13,7 +13,7 @@ from geoalign.registration import quality
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import Points, check_texture, first_limit, first_search, judged, masked
 from geoalign.registration.select import choose, distance_px, fit
-from geoalign.registration.tiepoints import Image, full_level, windows_for
+from geoalign.registration.tiepoints import Image, Level, full_level, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Field, Shift
 
@@ -94,8 +94,9 @@ class NccMatcher:
     def _measured(self, level, warp, scale, limit, seed, shape) -> Match:
         if self.model == "field":
             level = level.with_windows(windows_for(shape, finer=True))
+        own = _own_offset(level, scale)
         for _ in range(5):
-            points, _ = _located(level, warp, scale, REACH // 2)
+            points, _ = _located(level, warp, scale, REACH // 2, own)
             fitted = _fit(self.model, points, points.use, shape) if self.model in PARAMETERS else _steady(points, shape)
             if fitted is None:
                 raise MatchError(f"{int(points.use.sum())} windows are too few for the model {self.model!r}.")
@@ -119,7 +120,18 @@ class NccMatcher:
         return replace(found, covariance=covariance)
 
 
-def _located(level, warp, scale, reach):
+def _own_offset(level, scale):
+    """Where the windows of the reference are found in the reference itself, (n, 2) px.
+
+    Not quite at nothing: what comes in at one side of a window as it is moved, and goes out at the other, is not alike.
+    The moving image does the same to the same windows, so this is taken off.
+    """
+    same = Level(level.windows, level.ref, level.ref_at, level.ref, level.ref_at)
+    surfaces, shared = same.search(Shift(0.0, 0.0), REACH // 2, scale)
+    return np.nan_to_num(peaks(surfaces, shared * level.windows.size**2, scale)[0])
+
+
+def _located(level, warp, scale, reach, own=0.0):
     """Every window as a tie point, looked for around `warp`; and the evidence that what was found is not chance."""
     surfaces, shared = level.search(warp, reach, scale)
     size, centre = level.windows.size, level.windows.centre
@@ -132,7 +144,7 @@ def _located(level, warp, scale, reach):
     use = reason == ""
     if use.sum() < 3:
         raise MatchError(f"{int(use.sum())} of {len(use)} windows could be found; 3 are needed at the least.")
-    offset = np.where(use[:, None], offset, 0.0)
+    offset = np.where(use[:, None], offset - own, 0.0)
     found = np.stack(warp.pull(*(centre + offset).T), axis=1)
     jac = warp.jacobian(*centre.T)
     error = np.where(use[:, None, None], error, np.eye(2))
