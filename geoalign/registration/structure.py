@@ -292,11 +292,14 @@ def _refined(reference: Image, moving: Image, start, model, limit, seed) -> Matc
     """From a start within a few pixels to a measured match, or MatchError."""
     pair = _Pair.whole(reference, moving, start)
     best = None
+    warp, seen = start, 0.0
     for scale in BANDS:
-        try:
-            warp, seen = _tightened(pair, start, scale)
-        except MatchError:
-            continue
+        # once the place is certain the other scales only have to say how well they measure it
+        if seen < 2 * EVIDENCE:
+            try:
+                warp, seen = _tightened(pair, start, scale)
+            except MatchError:
+                continue
         points = _points(pair, warp, scale, REACH)
         fitted = _steady(points, pair.shape)
         if fitted is not None and (best is None or fitted.sigma_px < best[0]):
@@ -322,21 +325,31 @@ def _refined(reference: Image, moving: Image, start, model, limit, seed) -> Matc
         warp = fitted.warp
         if moved < 1e-3:
             break
-    whole = pair
+    coarse = pair, points
     if model in ("auto", "field"):
         pair, points = _bent(pair, points, warp, scale, model)
-    usable = points.use.copy()
-    check = quality.check_points(usable, seed)
-    kept = usable & ~check
+    kept, check = _split(points, seed)
     if model == "auto":
         # where the smaller windows spoke against a field it is not asked for again
-        ladder = LADDER[:-1] if pair is whole else LADDER
+        ladder = LADDER[:-1] if pair is coarse[0] else LADDER
         fitted = choose(points.at, points.found, points.covariance, use=kept, shape=pair.shape, ladder=ladder)
+        if fitted.model != "field" and pair is not coarse[0]:
+            # the larger windows measure a linear warp better
+            pair, points = coarse
+            kept, check = _split(points, seed)
+            options = {"use": kept, "shape": pair.shape, "ladder": LADDER[:-1]}
+            fitted = choose(points.at, points.found, points.covariance, **options)
     else:
         fitted = _fit(model, points, kept, pair.shape)
     if fitted is None:
         raise MatchError(f"{int(kept.sum())} tie points are too few for the model {model!r}.")
     return _judged(pair, scale, points, fitted, kept, check, limit)
+
+
+def _split(points: Points, seed):
+    """Which points are fitted, and which are held out to check the fit."""
+    check = quality.check_points(points.use, seed)
+    return points.use & ~check, check
 
 
 def _agreement(points: Points, warp) -> float:
