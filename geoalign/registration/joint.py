@@ -15,7 +15,7 @@ import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.resample import resample
-from geoalign.registration.neighbours import Held
+from geoalign.registration.neighbours import KEEP_BYTES, Held
 from geoalign.registration.phase import BANDS, best_band, first_limit, measure
 from geoalign.registration.tiepoints import MARGIN, Image, Level, cut, windows_for
 from geoalign.types.alignment import Match
@@ -101,8 +101,8 @@ class Joint:
                 origin = origins[0]
             value = resample(source, rows, cols, "cubic", row0=int(origin[0]), col0=int(origin[1]))
             out.append((value - np.float32(middle)) / np.float32(spread))
-        if scene.by_tiles:
-            scene.forget()  # the tiles of all scenes together would not fit; each is read three times in this pass
+        if scene.bytes * len(self.scenes) > KEEP_BYTES:
+            scene.forget()  # all together would not fit; each is read three times in this pass
         return out
 
     def _places(self):

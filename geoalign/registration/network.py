@@ -26,7 +26,7 @@ from geoalign.registration.adjust import (
 )
 from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.joint import Joint
-from geoalign.registration.neighbours import Held, Pairs, pairs_along_time, season_days
+from geoalign.registration.neighbours import KEEP_BYTES, Held, Pairs, pairs_along_time, season_days
 from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
@@ -451,6 +451,8 @@ def scene_scores(scenes) -> np.ndarray:
             images.append(scene.coarse(factor))
         except OSError:
             images.append(np.full(tuple(n // factor for n in scene.shape), np.nan, np.float32))
+        if scene.bytes * len(scenes) > KEEP_BYTES:
+            scene.forget()
     cube = np.stack(images)
     clear = np.isfinite(cube).mean(axis=(1, 2))
     if not clear.max() > 0:
