@@ -14,6 +14,8 @@ import xarray as xr
 from geoalign.errors import ConfigError
 from geoalign.registration.apply import apply
 from geoalign.registration.auto import AutoMatcher
+from geoalign.registration.baseline import align_to_baseline
+from geoalign.registration.composite import align_across
 from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.mutual_information import MutualInformationMatcher
 from geoalign.registration.ncc import NccMatcher
@@ -24,7 +26,7 @@ from geoalign.registration.select import MODELS
 from geoalign.registration.sift import SiftMatcher
 from geoalign.registration.structure import StructureMatcher
 from geoalign.types.alignment import Alignment, Match
-from geoalign.types.stack import SAR_BANDS
+from geoalign.types.stack import SAR_BANDS, is_sar
 
 MATCHERS = {
     "auto": AutoMatcher,
@@ -155,8 +157,13 @@ def coregister(
     [['a', 'reference', 0.0, 0.0], ['b', 'aligned', -3.0, -2.0]]
     """
     chosen = _matcher(matcher, model, max_shift_px)
-    options = {"refine": refine, "network": network, "frozen": frozen}
-    return align_stack(stack, chosen, reference=reference, band=band, seed=seed, **options)
+    options = {"band": band, "seed": seed}
+    if frozen is not None:
+        return align_to_baseline(stack, reference, frozen, chosen, **options)
+    options |= {"refine": refine, "network": network}
+    if isinstance(reference, xr.Dataset) and is_sar(reference) != is_sar(stack):
+        return align_across(stack, reference, chosen, **options)
+    return align_stack(stack, chosen, reference=reference, **options)
 
 
 def _matcher(matcher, model, max_shift_px):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from itertools import pairwise
 
 import bottleneck
@@ -21,12 +20,10 @@ from geoalign.registration.adjust import (
     enough_points,
     limits,
     rms_sigma_px,
-    seen_from_reference,
     solve,
 )
-from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.joint import Joint
-from geoalign.registration.neighbours import KEEP_BYTES, Held, Pairs, pairs_along_time, season_days
+from geoalign.registration.neighbours import KEEP_BYTES, Held, Pairs, pairs_along_time
 from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
@@ -44,19 +41,11 @@ NETWORK_SCENES = 4
 """Scenes from which a stack is solved as a network."""
 TRIED_REFERENCES = 3
 """Scenes tried as the reference, and scenes each is tried on."""
-BASELINE_ANCHORS = 4
-"""Scenes of a frozen baseline that a new one is tied to, besides the baseline's reference."""
-BENT_MODELS = ("field", "projective")
 
 
-def align_stack(stack, matcher, *, reference, band, seed, refine, network, frozen) -> Alignment:
+def align_stack(stack, matcher, *, reference, band, seed, refine, network) -> Alignment:
     """What `coregister` does once its options are known to be right; see there."""
     check_stack(stack)
-    if frozen is not None:
-        return align_to_baseline(stack, reference, frozen, matcher, band=band, seed=seed)
-    if isinstance(reference, xr.Dataset) and is_sar(reference) != is_sar(stack):
-        options = {"seed": seed, "refine": refine, "network": network}
-        return align_across(stack, reference, matcher, band=band, **options)
     band = sharpest_band(stack, seed) if band == "auto" else band
     bands = matching_band(stack, band)
     scenes, names = images_of(bands), names_of(stack)
@@ -91,13 +80,13 @@ def align_stack(stack, matcher, *, reference, band, seed, refine, network, froze
             warps[name] = moved or Shift(0.0, 0.0)
             rows.append(_reference_row(name, moved) | {"closure_px": closure.get(k, np.nan)})
             continue
-        row, warp, table = _told(name, results[k], scenes[k], stack, moved, extra)
+        row, warp, table = told(name, results[k], scenes[k], stack, moved, extra)
         row |= {"closure_px": closure.get(k, np.nan), "reason": row["reason"] or notes.get(k, "")}
         rows.append(row)
         if warp is not None:
             warps[name] = warp
             points.append(table)
-    return _alignment(label, warps, rows, points, stack)
+    return assembled(label, warps, rows, points, stack)
 
 
 def _first_pass(reference, stack, bands, names, scenes, band, matcher, seed):
@@ -114,7 +103,7 @@ def _first_pass(reference, stack, bands, names, scenes, band, matcher, seed):
     for k, name in enumerate(names):
         if k != at:
             results[k] = pairs.match(root, k)
-            log.info("align %s: %s", name, _one_line(results[k]))
+            log.info("align %s: %s", name, one_line(results[k]))
     return pairs, label, at, results
 
 
@@ -154,145 +143,10 @@ def _solved(pairs, results, root, times, model, frame):
             start = frame.warp(frame.params(compose(warps[i].inverse(), warps[j])))
         straight = "affine" if model == "auto" and not {i, j} & bent else None
         match = pairs.match(i, j, start=start, model=straight)
-        log.debug("pair %d, %d: %s", i, j, _one_line(match))
+        log.debug("pair %d, %d: %s", i, j, one_line(match))
         if isinstance(match, Match):
             edges.append(edge(i, j, match, frame))
     return solve(edges, results, root, model, frame)
-
-
-def align_to_baseline(stack, baseline, frozen, matcher, *, band, seed) -> Alignment:
-    """New scenes on a baseline whose alignment is kept: each to baseline scenes alone, so that no order can matter."""
-    if not isinstance(baseline, xr.Dataset):
-        raise ConfigError("frozen= keeps the alignment of a baseline; give the baseline's Stack as reference=.")
-    check_stack(baseline)
-    shape = (stack.sizes["y"], stack.sizes["x"])
-    if (baseline.sizes["y"], baseline.sizes["x"]) != shape or tuple(frozen.shape) != shape:
-        raise StackError(
-            f"the new scenes have {shape} px, the baseline {(baseline.sizes['y'], baseline.sizes['x'])} and its "
-            f"alignment {tuple(frozen.shape)}; open all on one grid with like=."
-        )
-    if geobox_of(stack) != geobox_of(baseline):
-        raise StackError("the baseline lies on another grid than the new scenes; open them with like=baseline.")
-    known = names_of(baseline)
-    anchors = [k for k, name in enumerate(known) if name in frozen.warps]
-    if not anchors:
-        raise StackError("no scene of the baseline has a warp in the frozen alignment; was it made of another stack?")
-    # of the baseline alone: a band chosen with the new scenes would depend on what else has arrived
-    band = sharpest_band(baseline, seed) if band == "auto" else band
-    old, new = images_of(matching_band(baseline, band)), images_of(matching_band(stack, band))
-    sigma = dict(zip(frozen.report["scene"].astype(str), frozen.report["sigma_px"].astype(float)))
-    times = {k: baseline.time.values[k] for k in anchors}
-    frame, rows, points, warps = Frame(shape), [], [], {}
-    for k, name in enumerate(names_of(stack)):
-        pairs = Pairs([*old, new[k]], matcher, seed)
-        result, closure, note = _tied(
-            pairs, [a for a in anchors if known[a] != name], known, frozen, times, sigma, stack.time.values[k], frame
-        )
-        new[k].forget()
-        log.info("align %s: %s", name, _one_line(result))
-        row, warp, table = _told(name, result, new[k], stack, None, 0.0)
-        rows.append(row | {"closure_px": closure, "reason": row["reason"] or note})
-        if warp is not None:
-            warps[name] = warp
-            points.append(table)
-    return _alignment(frozen.reference, warps, rows, points, stack)
-
-
-def _tied(pairs, anchors, known, frozen, times, sigma, when, frame):
-    """(Match or error, closure px, note) of the last scene of `pairs` with the frame of a frozen alignment."""
-    new, root = len(pairs.scenes) - 1, -1
-    model = getattr(pairs.matcher, "model", "auto")
-    anchors = sorted(anchors, key=lambda a: (season_days(times[a], when), a))
-    plain = [a for a in anchors if isinstance(frozen.warps[known[a]], Shift | Affine)]
-    anchors = (plain or anchors)[:BASELINE_ANCHORS]
-    if frozen.reference in known and frozen.reference in frozen.warps:
-        first = known.index(frozen.reference)
-        anchors = [first, *(a for a in anchors if a != first)]
-    edges, start, reason, bent = [], None, None, None
-    for a in anchors:
-        lies = frozen.warps[known[a]]
-        near = None if start is None else compose(frame.warp(frame.params(lies)).inverse(), start)
-        # that a scene is bent is only asked of the first anchor, the others would each be answered another field
-        plain = "affine" if model == "auto" and (edges or reason is not None) else None
-        match = pairs.match(a, new, start=near, model=plain)
-        if isinstance(match, NothingToMatch | OSError):
-            return match, np.nan, ""
-        if not isinstance(match, Match):
-            reason = reason or match
-            continue
-        if not edges and not isinstance(match.warp, Shift | Affine) and isinstance(lies, Shift):
-            bent = replace(match, warp=compose(lies.inverse(), match.warp))
-        seen = seen_from_reference(match, lies, np.nan_to_num(sigma.get(known[a], 0.0)), frame)
-        edges.append(edge(root, new, seen, frame))
-        start = seen.warp if start is None else start
-    if not edges:
-        return reason, np.nan, ""
-    solved = solve(edges, {new: edges[0].match}, root, "affine" if model in BENT_MODELS else model, frame)
-    closure = solved.closure_px.get(new, np.nan)
-    if bent is not None:
-        return bent, closure, ""
-    result = solved.matches[new]
-    tied = isinstance(result, Match)
-    return result, closure, f"tied to {len(edges)} scenes of the baseline" if tied else ""
-
-
-def align_across(stack, reference, matcher, *, band, seed, refine, network) -> Alignment:
-    """A stack of one kind of sensor on one of another: within itself first, then composite on composite.
-
-    The mean of the aligned SAR scenes' logarithms has little speckle, the median of the optical ones no clouds; one
-    match of the two holds for all scenes.
-    """
-    within = AutoMatcher(getattr(matcher, "model", "auto"), getattr(matcher, "max_shift_px", None))
-    own = align_stack(
-        stack, within, reference="auto", band=band, seed=seed, refine=refine, network=network, frozen=None
-    )
-    check_stack(reference)
-    if (reference.sizes["y"], reference.sizes["x"]) != tuple(own.shape) or geobox_of(reference) != geobox_of(stack):
-        raise StackError("the reference lies on another grid than the stack; open it with like=stack.")
-    shown = _composite(own.apply(stack), band, seed)
-    match = Pairs([_composite(reference, "auto", seed), shown], matcher, seed).match(0, 1)
-    log.info("composite of the stack on that of the reference: %s", _one_line(match))
-    report = own.report.copy()
-    lies = report["scene"].isin(list(own.warps))
-    if not isinstance(match, Match):
-        blank = [c for c in REPORT_COLUMNS if c not in ("scene", "status", "n_points", "method", "model", "reason")]
-        report.loc[lies, blank] = np.nan
-        report.loc[lies, ["status", "method", "model"]] = "rejected", "", ""
-        report.loc[lies, "reason"] = f"the stack's composite can't be tied to the reference's: {match}"
-        return Alignment("stack", {}, report, own.geobox, own.shape)
-    shape = tuple(own.shape)
-    warps = {name: compose(match.warp, warp) for name, warp in own.warps.items()}
-    moved = {name: mean_displacement(warp, shape) for name, warp in warps.items()}
-    report.loc[lies, "dy"] = [moved[name][0] for name in report.loc[lies, "scene"]]
-    report.loc[lies, "dx"] = [moved[name][1] for name in report.loc[lies, "scene"]]
-    report.loc[lies, "model"] = [model_name(warps[name]) for name in report.loc[lies, "scene"]]
-    report.loc[lies, "sigma_px"] = np.hypot(report.loc[lies, "sigma_px"], rms_sigma_px(match, shape))
-    report.loc[lies, ["status", "method"]] = "aligned", match.method
-    metre = pixel_size_m(stack) or np.nan
-    common = {"rmse_px": match.rmse_px, "cv_px": match.cv_px, "ce90_px": match.ce90_px}
-    for name, value in common.items():
-        # within the stack and across sensors, one after the other
-        report.loc[lies, name] = np.hypot(report.loc[lies, name].fillna(0.0), value)
-        report.loc[lies, name.replace("_px", "_m")] = report.loc[lies, name] * metre
-    points = own.points.copy()
-    if len(points):
-        back = match.warp.inverse().pull(points["row"].to_numpy(float), points["col"].to_numpy(float))
-        points["row"], points["col"] = back
-    return Alignment("stack", warps, report, own.geobox, own.shape, points)
-
-
-def _composite(stack, band, seed) -> Held:
-    """What a stack of aligned scenes shows without its noise: the mean of logarithms for SAR, else the median."""
-    if band == "auto":
-        band = sharpest_band(stack, seed)
-    bands = matching_band(stack, band)
-    if not is_sar(stack):
-        return Held(_median(bands))
-
-    def mean(series):
-        return bottleneck.nanmean(series.astype(np.float64), axis=1)
-
-    return Held(chunked.per_pixel(mean, bands, outputs={"mean": "float32"})["mean"].data)
 
 
 def images_of(bands) -> list[Held]:
@@ -305,7 +159,7 @@ def names_of(stack) -> list[str]:
     return [str(v) for v in (stack["scene"] if "scene" in stack.coords else stack["time"]).values]
 
 
-def _told(name, result, scene, stack, moved, extra):
+def told(name, result, scene, stack, moved, extra):
     """(row of the report, warp, tie points) of a scene; the latter two None where it was not aligned."""
     metre = pixel_size_m(stack)
     if not isinstance(result, Match):
@@ -318,7 +172,8 @@ def _told(name, result, scene, stack, moved, extra):
     return _row(name, "aligned", result, warp, scene, metre, extra, ""), warp, table
 
 
-def _alignment(label, warps, rows, points, stack) -> Alignment:
+def assembled(label, warps, rows, points, stack) -> Alignment:
+    """The Alignment of a stack from its rows and tables."""
     report = pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
     empty = pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS])
     table = pd.concat(points, ignore_index=True) if points else empty
@@ -410,7 +265,7 @@ def _reference(reference, stack, names, scenes, band):
     shape = tuple(scenes[0].shape)
     if isinstance(reference, xr.Dataset):
         check_stack(reference)
-        image, label = _median(matching_band(reference, band)), "stack"
+        image, label = median_of(matching_band(reference, band)), "stack"
     elif isinstance(reference, xr.DataArray):
         image, label = reference.transpose("y", "x"), str(reference.name or "image")
         image = (logarithm(image) if reference.name in SAR_BANDS else image).data
@@ -426,7 +281,9 @@ def _reference(reference, stack, names, scenes, band):
     return label, None, Held(image.astype(np.float32))
 
 
-def _median(bands):
+def median_of(bands):
+    """The median over time of (time, y, x), lazy where that is."""
+
     def middle(series):
         return bottleneck.nanmedian(series.astype(np.float64), axis=1)
 
@@ -507,7 +364,8 @@ def _mean_over_valid(warp, scene):
     return float((r - rows).mean()), float((c - cols).mean())
 
 
-def _one_line(result):
+def one_line(result):
+    """A match or an error for the log."""
     if isinstance(result, Match):
         return f"{result.n_points} points, rmse {result.rmse_px:.2f} px"
     return str(result)
