@@ -162,7 +162,7 @@ def pair(name, *, source="fields", size=512, seed=7, folder=None) -> Pair:
         valid = tuple(np.ones(reference.shape, bool) for _ in images)
         for image, mask in zip(images, valid):
             blobs = cv2.GaussianBlur(rng.normal(size=image.shape), (0, 0), size / 20)
-            bright = np.clip((blobs - np.quantile(blobs, 0.75)) / blobs.std(), 0, None)
+            bright = np.clip((blobs - np.quantile(blobs, 0.88)) / blobs.std(), 0, None)
             image += 6 * spread * bright
             mask[bright > 0] = False
     return Pair(name, truth, *(image.astype(np.float32) for image in images), valid)

@@ -14,7 +14,7 @@ ONLY = "scenes"
 """What the single stack is called where `scenes` is one source and not a table of sensors."""
 
 MODELS = ("auto", "shift", "rigid", "similarity", "affine", "projective", "field")
-MATCHERS = ("auto", "ecc", "mutual_information", "ncc", "orb", "phase", "sift", "structure")
+MATCHERS = ("auto", "dense", "ecc", "mutual_information", "ncc", "orb", "phase", "sift", "structure")
 PRODUCTS = ("auto", "sentinel2-l2a", "landsat-c2-l2", "hls", "sentinel1-rtc", "opera-rtc-s1", "generic")
 MASKS = (
     "valid_range", "dilate_px", "cloud_sigma", "shadow_sigma", "floor_db", "layover", "incidence", "incidence_range",

@@ -236,3 +236,46 @@ def _well(normal):
             else:
                 low[i, j] = s / low[j, j]
     return True
+
+
+@njit(nogil=True, cache=True)
+def orientation_agreement(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
+    """How well the gradients of two band-passed images run along the same lines in a window, whatever their sign.
+
+    Arguments as for `window_step`. The mean of cos 2 (angle between the gradients), weighted by the square roots of
+    both strengths' product: 1 where all lines agree, 0 by chance. NaN where fewer than 32 pixels are seen in both.
+    """
+    seen, ok = sample(coef, mov_ok, rows.ravel(), cols.ravel())
+    seen = seen.reshape(rows.shape)
+    ok = ok.reshape(rows.shape)
+    n_row, n_col = ref.shape
+    total = 0.0
+    weight = 0.0
+    n = 0
+    for i in range(1, size_r - 1):
+        r = r0 + i
+        if r < 1 or r >= n_row - 1:
+            continue
+        for j in range(1, size_c - 1):
+            c = c0 + j
+            if c < 1 or c >= n_col - 1:
+                continue
+            if not (ref_ok[r - 1, c] and ref_ok[r + 1, c] and ref_ok[r, c - 1] and ref_ok[r, c + 1]):
+                continue
+            if not (ok[i - 1, j] and ok[i + 1, j] and ok[i, j - 1] and ok[i, j + 1]):
+                continue
+            ar = ref[r + 1, c] - ref[r - 1, c]
+            ac = ref[r, c + 1] - ref[r, c - 1]
+            br = seen[i + 1, j] - seen[i - 1, j]
+            bc = seen[i, j + 1] - seen[i, j - 1]
+            strength = math.sqrt((ar * ar + ac * ac) * (br * br + bc * bc))
+            if strength <= 0.0:
+                continue
+            cosine = (ar * br + ac * bc) / strength
+            w = math.sqrt(strength)
+            total += w * (2.0 * cosine * cosine - 1.0)
+            weight += w
+            n += 1
+    if n < 32:
+        return np.nan
+    return total / weight

@@ -16,6 +16,7 @@ from geoalign.registration.apply import apply
 from geoalign.registration.auto import AutoMatcher
 from geoalign.registration.baseline import align_to_baseline
 from geoalign.registration.composite import align_across
+from geoalign.registration.dense import DenseMatcher
 from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.mutual_information import MutualInformationMatcher
 from geoalign.registration.ncc import NccMatcher
@@ -30,6 +31,7 @@ from geoalign.types.stack import SAR_BANDS, is_sar
 
 MATCHERS = {
     "auto": AutoMatcher,
+    "dense": DenseMatcher,
     "ecc": EccMatcher,
     "mutual_information": MutualInformationMatcher,
     "ncc": NccMatcher,

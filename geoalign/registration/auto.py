@@ -1,25 +1,46 @@
-"""Auto: phase where it convinces, brought near by ORB features where it does not."""
+"""Auto: the answer that the images bear out, whatever sensors they come from and however they differ."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+import numpy as np
+
 from geoalign.errors import MatchError
+from geoalign.kernels.mapping import expectation, mapped
+from geoalign.kernels.resample import resample
+from geoalign.registration.mutual_information import TANGENTS, MutualInformationMatcher
 from geoalign.registration.orb import OrbMatcher
-from geoalign.registration.phase import NothingToMatch, PhaseMatcher, masked
+from geoalign.registration.phase import NothingToMatch, PhaseMatcher, first_limit, masked, refine
+from geoalign.registration.select import distance_px
+from geoalign.registration.structure import StructureMatcher
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import Match
+from geoalign.types.warp import Field
+
+log = logging.getLogger("geoalign")
+
+RELATED = 0.3
+"""Part of the variance of one image that the other's values explain, from which one curve relates them everywhere."""
+AGREE_PX = 0.2
+"""Answers of structure and of mutual information that are no further apart are taken as one; the latter is steadier."""
+PROPORTION, BY_CHANCE = 1.5, 0.02
+"""Values that explain more of the other image than so many times what proportion to them does are of another kind."""
 
 
 @dataclass(frozen=True)
 class AutoMatcher:
     """The matcher that the images bear out.
 
-    Correlation of the whole image, refined by phase tie points, is tried first: it is the most precise and needs the
-    least texture. Where nothing stands out (a rotation, a scale), ORB features bring the images near, and phase tie
-    points refine from there. The answer is always measured by phase tie points held out of the fit.
+    Correlation of the whole image, refined by phase tie points, is tried first: within one sensor it is the most
+    precise and needs the least texture. Where nothing stands out (a rotation, a scale), ORB features bring the images
+    near. Where the images are of different kinds (their values are related, but not in proportion), mutual information
+    answers if one curve relates them everywhere, and structure where the relation differs from place to place. Where
+    held-out points want a field, `dense` fits it.
 
-    model : shift, rigid, similarity, affine, projective, field, or auto: the simplest that held-out points allow
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points
+        allow
     max_shift_px : search as far as this; None = a fifth of the image
     """
 
@@ -30,11 +51,27 @@ class AutoMatcher:
         """Match two images (row, col), NaN = not observed; `valid`: a mask, or (reference's, moving's)."""
         return self.align(*(Image(v) for v in masked(reference, moving, valid)), seed=seed)
 
-    def align(self, reference: Image, moving: Image, *, seed=0) -> Match:
-        """Match two images that are read by tiles."""
+    def align(self, reference: Image, moving: Image, *, seed=0, starts=()) -> Match:
+        """Match two images that are read by tiles. `starts`: warps to try besides what the search finds."""
+        try:
+            found = self._alike(reference, moving, seed, starts)
+        except NothingToMatch:
+            raise
+        except MatchError as reason:
+            return self._unlike(reference, moving, seed, starts, reason)
+        if not _other_kind(reference, moving, found.warp):
+            return found
+        try:
+            return self._unlike(reference, moving, seed, (found.warp,), None)
+        except MatchError as reason:
+            log.debug("matched as images of one kind, because as images of two: %s", reason)
+            return found
+
+    def _alike(self, reference, moving, seed, starts) -> Match:
+        """Images whose values rise together."""
         phase = PhaseMatcher(self.model, self.max_shift_px)
         try:
-            return phase.align(reference, moving, seed=seed)
+            return phase.align(reference, moving, seed=seed, starts=starts)
         except NothingToMatch:
             raise
         except MatchError as reason:
@@ -43,3 +80,72 @@ class AutoMatcher:
             except MatchError as second:
                 raise MatchError(f"{str(reason).rstrip('.')}; and by features: {second}") from reason
             return phase.align(reference, moving, seed=seed, starts=(start,))
+
+    def _unlike(self, reference, moving, seed, starts, reason) -> Match:
+        """Images of different kinds. `reason`: why they did not match as images of one kind."""
+        errors = [] if reason is None else [str(reason)]
+        informed = structured = None
+        related = 0.0
+        model = self.model if self.model in TANGENTS else "auto" if self.model == "auto" else "affine"
+        try:
+            matcher = MutualInformationMatcher(model, self.max_shift_px)
+            informed = matcher.align(reference, moving, seed=seed, starts=starts)
+            curve = _curve(reference, moving, informed.warp)
+            related = curve[2] if curve is not None else 0.0
+        except MatchError as err:
+            errors.append(f"by mutual information: {err}")
+        if related < RELATED or self.model == "projective":
+            near = starts if informed is None else (informed.warp, *starts)
+            try:
+                structured = StructureMatcher(self.model, self.max_shift_px).align(
+                    reference, moving, seed=seed, starts=near
+                )
+            except MatchError as err:
+                errors.append(f"by structure: {err}")
+        if informed is None and structured is None:
+            raise MatchError("; and ".join(e.rstrip(".") for e in errors) + ".")
+        if related >= RELATED and self.model in ("auto", "field"):
+            bent = self._through_curve(reference, moving, informed.warp, curve, seed)
+            if bent is not None:
+                return bent
+        if structured is None:
+            return informed
+        apart = np.inf if informed is None else distance_px(informed.warp, structured.warp, reference.shape)
+        return informed if apart <= AGREE_PX and self.model not in ("field", "projective") else structured
+
+    def _through_curve(self, reference, moving, start, curve, seed) -> Match | None:
+        """A field between the reference as the curve shows it and the moving image; None where none is wanted."""
+        if reference.by_tiles or moving.by_tiles:
+            return None
+        shown = Image(mapped(reference.tiles([None])[0], curve))
+        limit = first_limit(reference.shape, self.max_shift_px)
+        try:
+            found = refine(shown, moving, start, self.model, 2 * limit, seed, "mutual_information")
+        except MatchError:
+            return None
+        return found if isinstance(found.warp, Field) else None
+
+
+def _other_kind(reference, moving, warp) -> bool:
+    """Whether the values of the images are related otherwise than in proportion."""
+    ref, mov, both = _overlaid(reference, moving, warp)
+    curve = expectation(ref, mov, both)
+    if curve is None:
+        return False
+    linear = np.corrcoef(ref[both], mov[both])[0, 1] ** 2 if both.any() else 0.0
+    return curve[2] > PROPORTION * linear + BY_CHANCE
+
+
+def _curve(reference, moving, warp):
+    """What the reference leads us to expect of the moving image once it is warped; see `kernels.mapping`."""
+    return expectation(*_overlaid(reference, moving, warp))
+
+
+def _overlaid(reference, moving, warp):
+    """Both images decimated, the moving one warped, and where both are seen."""
+    factor = max(reference.factor, moving.factor) if reference.by_tiles or moving.by_tiles else 1
+    ref, mov = reference.coarse(factor), moving.coarse(factor)
+    rows, cols = np.mgrid[0 : ref.shape[0], 0 : ref.shape[1]].astype(float)
+    rows, cols = warp.pull((rows + 0.5) * factor - 0.5, (cols + 0.5) * factor - 0.5)
+    mov = resample(mov, (rows + 0.5) / factor - 0.5, (cols + 0.5) / factor - 0.5, "bilinear")
+    return ref, mov, np.isfinite(ref) & np.isfinite(mov)

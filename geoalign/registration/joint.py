@@ -78,7 +78,8 @@ class Joint:
         fine, warp, response = best_band(level, warp, shape, self.bands)
         self.bands = (fine,)
         limit = first_limit(shape, None) * 2
-        return measure(level, warp, fine, response, self.model, limit, self.seed, "phase", shape)
+        images = (Image(tiles[0]), moving) if self.whole else None
+        return measure(level, warp, fine, response, self.model, limit, self.seed, "phase", shape, images)
 
     def _aligned(self, k, warp):
         """Scene k as the tiles of the reference see it, standardised so that no scene outweighs the others."""

@@ -11,7 +11,8 @@ from geoalign.kernels.fit import PARAMETERS
 from geoalign.kernels.ncc import peaks
 from geoalign.registration import quality
 from geoalign.registration.orb import OrbMatcher
-from geoalign.registration.phase import Points, check_texture, first_limit, first_search, judged, masked
+from geoalign.registration.phase import check_texture, first_limit, first_search, judged, masked
+from geoalign.registration.points import Points
 from geoalign.registration.select import choose, distance_px, fit
 from geoalign.registration.tiepoints import Image, Level, full_level, windows_for
 from geoalign.types.alignment import Match

@@ -11,7 +11,9 @@ from geoalign.kernels.fit import consensus
 from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak
 from geoalign.kernels.refine import band_pass
 from geoalign.registration import quality
-from geoalign.registration.select import FIELD_POINTS, beats, choose, distance_px, fit
+from geoalign.registration.field import field_match
+from geoalign.registration.points import Points, points_of, response_of
+from geoalign.registration.select import FIELD_POINTS, STRAIGHT, beats, choose, distance_px, fit
 from geoalign.registration.tiepoints import Image, Level, coarse_level, full_level, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Affine, Shift
@@ -24,8 +26,6 @@ REACH = 6
 """Pixels the windows are searched around where the first search puts them."""
 STEADY_PX = 0.5
 """Error over the image above which an affine is not trusted to predict where the windows lie; a shift is then."""
-FLOOR_PX = 0.01
-"""Error of a tie point that no amount of structure removes (aliasing, interpolation), an axis."""
 
 
 class NothingToMatch(MatchError):
@@ -161,7 +161,8 @@ def refine(reference: Image, moving: Image, start, model, limit, seed, method, *
             f"{quality.EVIDENCE:.0f} are needed. The images may not show the same ground, or hold mostly noise."
         )
     fine, warp, response = best_band(level, warp, reference.shape)
-    return measure(level, warp, fine, response, model, limit, seed, method, reference.shape)
+    images = (reference, moving)
+    return measure(level, warp, fine, response, model, limit, seed, method, reference.shape, images)
 
 
 def _decimated(warp, factor):
@@ -220,61 +221,6 @@ def _agreed(warp, centre, found, use, surfaces, shape):
     return Affine(m)
 
 
-@dataclass(frozen=True)
-class Points:
-    """Tie points as one pass over the windows measured them; (n, ...) over all windows."""
-
-    at: np.ndarray  # (n, 2) reference row, col: the centre of the structure in the window
-    found: np.ndarray  # (n, 2) moving row, col
-    covariance: np.ndarray  # (n, 2, 2) px^2, right up to a common factor
-    use: np.ndarray
-    score: np.ndarray
-    reason: np.ndarray
-
-
-def points_of(level: Level, warp, fine, response=1.0) -> Points:
-    """Measure every window once around `warp`. `response`: the part of a displacement that one step answers with."""
-    out = level.step(warp, fine)
-    left, size = out[:, :2] / response, level.windows.size
-    reason = np.full(len(out), "", object)
-    sigma2 = 0.5 * (out[:, 2] + out[:, 3]) / response**2
-    with np.errstate(invalid="ignore"):
-        reason[~(sigma2 < 9.0)] = "no structure"
-        reason[~(np.abs(left).max(axis=1) < 3.0) & (reason == "")] = "beyond the refinement's reach"
-        reason[out[:, 6] < 0.25 * size**2] = "masked or outside"
-    use = reason == ""
-    middle = np.where(use[:, None], level.windows.start + out[:, 7:9], level.windows.centre)
-    left = np.where(use[:, None], left, 0.0)
-    rows, cols = warp.pull(middle[:, 0] + left[:, 0], middle[:, 1] + left[:, 1])
-    error = np.broadcast_to(np.eye(2), (len(out), 2, 2)).copy()
-    error[use] = np.stack([out[use, 2], out[use, 4], out[use, 4], out[use, 3]], 1).reshape(-1, 2, 2) / response**2
-    jac = warp.jacobian(middle[:, 0], middle[:, 1])
-    error = jac @ error @ jac.transpose(0, 2, 1) + np.eye(2) * FLOOR_PX**2
-    score = np.where(use, np.clip(np.nan_to_num(out[:, 5]), 0.0, 1.0), 0.0)
-    return Points(middle, np.stack([rows, cols], 1), error, use, score, reason)
-
-
-def response_of(level: Level, warp, fine, probe=0.3) -> float:
-    """The part of a displacement that one least-squares step answers with.
-
-    Noise in the reference's gradient makes each step too short by a common factor. It is measured, not modelled: the
-    windows are asked again with the warp displaced by +-`probe` px.
-    """
-    near, far = (level.step(_displaced(warp, h), fine) for h in (probe, -probe))
-    answer = (far[:, :2] - near[:, :2]).mean(axis=1) / (2 * probe)
-    info = 1.0 / (near[:, 2:4].mean(axis=1) + far[:, 2:4].mean(axis=1) + FLOOR_PX**2)
-    good = np.isfinite(answer) & np.isfinite(info) & (np.abs(answer) < 3)
-    if not good.any():
-        return 1.0
-    return float(np.clip((answer * info)[good].sum() / info[good].sum(), 0.15, 1.5))
-
-
-def _displaced(warp, h):
-    from geoalign.types.warp import Chain
-
-    return Chain((Shift(h, h), warp))
-
-
 def best_band(level: Level, warp, shape, bands=BANDS):
     """The band whose points agree best. Returns (fine, warp after a step in it, response)."""
     best = None
@@ -306,8 +252,11 @@ def _steady(points: Points, shape):
     return None
 
 
-def measure(level: Level, warp, fine, response, model, limit, seed, method, shape) -> Match:
-    """Iterate the windows around the warp they imply, choose the model, and judge it on points held out."""
+def measure(level, warp, fine, response, model, limit, seed, method, shape, images=None) -> Match:
+    """Iterate the windows around the warp they imply, choose the model, and judge it on points held out.
+
+    images : (reference, moving), to which a field is fitted where it is wanted; None = through the tie points, if asked
+    """
     linear = None if model in ("auto", "field") else model
     for _ in range(6):
         points = points_of(level, warp, fine, response)
@@ -323,13 +272,13 @@ def measure(level: Level, warp, fine, response, model, limit, seed, method, shap
     if response < 0.98:
         response = response_of(level, warp, fine)
         points = points_of(level, warp, fine, response)
-    if model in ("auto", "field"):
-        level, points = _bent(level, points, warp, fine, response, model, shape)
+    if images and (model == "field" or (model == "auto" and _bends(level, warp, fine, response, shape))):
+        return field_match(*images, warp, fine, seed, method)
     usable = points.use.copy()
     check = quality.check_points(usable, seed)
     kept = usable & ~check
     if model == "auto":
-        fitted = choose(points.at, points.found, points.covariance, use=kept, shape=shape)
+        fitted = choose(points.at, points.found, points.covariance, use=kept, shape=shape, ladder=STRAIGHT)
     else:
         fitted = _fit(model, points, kept, shape)
     if fitted is None:
@@ -341,29 +290,25 @@ def _fit(model, points, use, shape, **options):
     return fit(model, points.at, points.found, points.covariance, use=use, shape=shape, **options)
 
 
-def _bent(level, points, warp, fine, response, model, shape):
-    """Points around a field where one is asked for or predicts left-out points better than an affine does.
+def _bends(level, warp, fine, response, shape) -> bool:
+    """Whether a field predicts points left out of its fit better than an affine does.
 
-    In smaller windows: within a window the displacement must be nearly constant. Else the points as they came.
+    In smaller windows, within which the displacement is nearly constant; measured again around the field, because
+    steps from the affine are short where it is far off.
     """
     smaller = level.with_windows(windows_for(shape, finer=True))
-    finer = points_of(smaller, warp, fine, response)
-    for _ in range(3):
-        enough = finer.use.sum() >= FIELD_POINTS
-        # two stiffnesses tell whether the image bends; the last fit chooses among all
-        field = _fit("field", finer, finer.use, shape, bends=(0.3, 2.0)) if enough else None
-        if field is None:
-            return level, points
-        if model == "auto":
-            linear = _fit("affine", finer, finer.use, shape)
-            if linear is not None and not beats(field, linear, finer.covariance, finer.use, shape):
-                return level, points
-        moved = distance_px(field.warp, warp, shape)
-        warp = field.warp
-        finer = points_of(smaller, warp, fine, response_of(smaller, warp, fine))
-        if moved < 0.02:
-            break
-    return smaller, finer
+    points = points_of(smaller, warp, fine, response)
+    for again in (True, False):
+        if points.use.sum() < FIELD_POINTS:
+            return False
+        # two stiffnesses tell whether the image bends
+        field = _fit("field", points, points.use, shape, bends=(0.3, 2.0))
+        linear = _fit("affine", points, points.use, shape)
+        if field is None or (linear is not None and not beats(field, linear, points.covariance, points.use, shape)):
+            return False
+        if again:
+            points = points_of(smaller, field.warp, fine, response_of(smaller, field.warp, fine))
+    return True
 
 
 def judged(level, fine, points, fitted, kept, check, limit, method, shape):
@@ -381,15 +326,7 @@ def judged(level, fine, points, fitted, kept, check, limit, method, shape):
     far = float(np.hypot(*np.median(away[in_fit], axis=0)))
     if far > limit:
         raise MatchError(f"the motion found is {far:.1f} px, beyond the {limit:.1f} px searched.")
-    moved = distance_px(fitted.warp, Shift(0.0, 0.0), shape)
-    if moved > max(0.3, 4 * fitted.sigma_px):
-        judge = in_check if in_check.sum() >= 3 else in_fit | in_check
-        now, before = (np.nan_to_num(level.step(w, fine)[judge, 5]) for w in (fitted.warp, Shift(0.0, 0.0)))
-        if now.mean() <= before.mean():
-            raise MatchError(
-                f"the warp found ({moved:.2f} px) is no better than no motion on held-out windows "
-                f"(correlation {now.mean():.3f} against {before.mean():.3f})."
-            )
+    quality.refuse_worse(level, fitted.warp, in_check, in_fit, shape, fitted.sigma_px)
     sigma = np.sqrt(np.trace(points.covariance, axis1=1, axis2=2) / 2 * fitted.factor)
     table = quality.point_table(points.at, points.found, fitted.residual, sigma, points.score, use, reason)
     return Match(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from geoalign.errors import MatchError
+from geoalign.kernels.refine import orientation_agreement
+from geoalign.registration.select import distance_px
 from geoalign.types.alignment import TIE_POINT_COLUMNS
+from geoalign.types.warp import Shift, mean_displacement
+
+JUDGE_BAND = 1.4
+"""Scale (px) of the edges whose directions judge a warp."""
+APART_PX = 0.3
+"""Warps nearer to each other than this can't be told apart by the directions of edges."""
 
 EVIDENCE = 6.0
 """Standard deviations the pooled correlation must stand above that of wrong lags. Of two images of noise the best lag
@@ -40,6 +49,42 @@ def evidence(surfaces, shared, offset) -> float:
         return 0.0
     # windows are independent: the mean over them is steadier than one by the root of their (weighted) number
     return peak / np.sqrt(spread2 / total * total2 / total**2)
+
+
+def refuse_worse(level, warp, check, used, shape, sigma_px=0.0):
+    """MatchError where held-out windows like no motion, or a plain shift, better than the warp.
+
+    They are asked with another similarity than the one that found it: do the edges of the two images run in the same
+    directions, whatever their contrast? Windows used in the fit are asked where fewer than three were held out.
+    """
+    judge = check if check.sum() >= 3 else check | used
+    score = None
+    for other, name in ((Shift(0.0, 0.0), "no motion"), (Shift(*mean_displacement(warp, shape)), "a plain shift")):
+        apart = distance_px(warp, other, shape)
+        if apart <= max(APART_PX, 4 * sigma_px):
+            continue
+        if score is None:
+            score = edge_agreement(level, warp)[judge]
+        gain = score - edge_agreement(level, other)[judge]
+        if not np.nanmean(gain) > 0:
+            raise MatchError(
+                f"the warp found is no better than {name} on held-out windows, {apart:.2f} px apart: the edges agree "
+                f"by {np.nanmean(score):.3f} against {np.nanmean(score - gain):.3f}."
+            )
+
+
+def edge_agreement(level, warp):
+    """How well the directions of edges agree in each window, -1..1 (0 by chance); NaN where too little is seen."""
+    size = level.windows.size
+    rows, cols = warp.pull(*level.windows.grid())
+    out = np.full(len(rows), np.nan)
+    for k in range(len(rows)):
+        values, valid = level.prepared("ref", k, JUDGE_BAND)
+        coef, ok = level.prepared("mov", k, JUDGE_BAND)
+        r, c = level.windows.start[k] - level.ref_at[k]
+        at = level.mov_at[k]
+        out[k] = orientation_agreement(values, valid, r, c, size, size, coef, ok, rows[k] - at[0], cols[k] - at[1])
+    return out
 
 
 def check_points(usable, seed) -> np.ndarray:

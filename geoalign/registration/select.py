@@ -15,6 +15,9 @@ MODELS = ("auto", *PARAMETERS, "field")
 LADDER = ("shift", "similarity", "affine", "field")
 """What "auto" chooses among, simplest first. Rigid and projective are fitted where they are asked for."""
 
+STRAIGHT = LADDER[:-1]
+"""The same without the field, where that is decided and fitted apart."""
+
 FIELD_POINTS = 48
 """Tie points below which a field is not considered."""
 

@@ -11,7 +11,8 @@ from geoalign.kernels.fit import consensus
 from geoalign.kernels.resample import resample
 from geoalign.kernels.structure import correlate, darkest, describe, peaks
 from geoalign.registration import quality
-from geoalign.registration.phase import NothingToMatch, Points, check_texture, first_limit, magnified, masked
+from geoalign.registration.phase import NothingToMatch, check_texture, first_limit, magnified, masked
+from geoalign.registration.points import Points
 from geoalign.registration.select import FIELD_POINTS, LADDER, beats, choose, distance_px, fit
 from geoalign.registration.tiepoints import Image, Level, Windows, full_level, windows_for
 from geoalign.types.alignment import Match

@@ -1,0 +1,244 @@
+"""A displacement field fitted to all pixels, coarse to fine, and measured on windows held out of a first fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoalign.errors import MatchError
+from geoalign.kernels import flow
+from geoalign.kernels.field_fit import node_grid
+from geoalign.kernels.refine import band_pass, spline
+from geoalign.kernels.spline import spline_coefficients, spline_eval
+from geoalign.registration import quality
+from geoalign.registration.points import points_of
+from geoalign.registration.tiepoints import Image, block_mean, full_level, windows_for
+from geoalign.types.alignment import Match
+from geoalign.types.warp import Field
+
+BENDS_PX = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Bending tried, px: standard deviation of the third difference of the displacement from node to node."""
+ORDER = 3
+"""Differences that the prior of the field holds small: a quadratic costs nothing, so that gaps are bridged well."""
+SPACING_PX = 32.0
+"""Nodes of the finest field: the shortest wave it can follow is some five times this."""
+FLOW_PX = 2048
+"""Longest side of the images that the field is fitted to; larger ones are decimated to it."""
+COARSEST_PX = 100
+"""Shortest side of the coarsest image."""
+COARSE_BAND = 0.7
+"""Scale (px) of the structure used in decimated images."""
+STILL_PX = 0.003
+"""Change of the field below which a level is done."""
+MOST_STEPS = 8
+DRAWS = 96
+"""Draws from the error of the field: its variance at the nodes is theirs, known to 15 %."""
+SMOOTHEST_DET = 0.2
+"""Determinant of the Jacobian below which the field is said to fold."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Coefficients of a field on its grid, in pixels of the whole image."""
+
+    grid: tuple  # n_row, n_col, row0, col0, step_row, step_col
+    coef: np.ndarray  # (2, n_row, n_col)
+
+    def warp(self) -> Field:
+        return Field(*(_values(c) for c in self.coef), *self.grid[2:])
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    nodes: Nodes
+    factor: np.ndarray  # Cholesky factor of the information about the coefficients
+    bend: float
+
+
+class _Prepared:
+    """Both images at one decimation, ready for Gauss-Newton steps.
+
+    held : (row, col) bool, pixels of the reference that take no part
+    """
+
+    def __init__(self, ref, mov, factor, fine):
+        self.factor, self.shape = factor, ref.shape
+        self.ref, ok = band_pass(ref, fine, 4 * fine)
+        self.by_row, self.by_col, self.known = flow.slopes(self.ref, ok)
+        mov, self.mov_ok = band_pass(mov, fine, 4 * fine)
+        self.mov = spline(mov)
+
+    def settle(self, nodes, linear, turn, bends, *, held=None, steps=MOST_STEPS) -> _Fitted:
+        """Gauss-Newton steps until the field stands still.
+
+        linear : (2, n_row, n_col) coefficients of the start, which the prior does not see; turn : see `flow`
+        """
+        n_r, n_c, row0, col0, step_row, step_col = nodes.grid
+        f = self.factor
+        left_r, w_r = flow.basis(self.shape[0], (row0 + 0.5) / f - 0.5, step_row / f, n_r)
+        left_c, w_c = flow.basis(self.shape[1], (col0 + 0.5) / f - 0.5, step_col / f, n_c)
+        full_r, full_c = flow.dense_basis(left_r, w_r, n_r), flow.dense_basis(left_c, w_c, n_c)
+        known = self.known if held is None else self.known & ~held
+        prior = flow.banded(flow.bending(n_r, n_c, ORDER), 1.0)
+        rank = 2 * (n_r * n_c - ORDER * (ORDER + 1) // 2)
+        coef, response, last = nodes.coef.copy(), 1.0, None
+        for step in range(steps):
+            mov, seen = flow.warped(self.mov, self.mov_ok, *(full_r @ (c / f) @ full_c.T for c in coef))
+            both = (known & seen).astype(np.float64)
+            if both.sum() < 256:
+                raise MatchError("the images share fewer than 256 pixels where a field is looked for.")
+            gain, noise = flow.gain_and_noise(self.ref, mov, both, max(step_row / f, 8.0))
+            floor = 1e-3 * float(np.median(noise[both > 0])) + 1e-300
+            hessian, score, spread, trace = flow.normal_and_score(
+                self.ref, self.by_row, self.by_col, known, mov, seen, gain, np.maximum(noise, floor), turn,
+                left_r, w_r, left_c, w_c, n_r, n_c,
+            )  # fmt: skip
+            normal, score = flow.banded(hessian, 1.0 / f**2), np.moveaxis(score, 0, -1).ravel() / f
+            # neighbouring pixels err together: their scores scatter more than the pixels of a sum should
+            scatter = max(spread / max(trace, 1e-300), 1e-12)
+            if last is not None and last[3] > 0.03:
+                # noise in the reference's gradient makes each step too short by a common factor; the last one tells
+                moved = np.moveaxis(coef - last[0], 0, -1).ravel()
+                expected = float(moved @ flow.product(last[2], moved))
+                if expected > 0:
+                    response = float(np.clip((score - last[1]) @ moved / expected, 0.2, 1.2))
+            information = normal * (response**2 / scatter)
+            away = np.moveaxis(coef - linear, 0, -1).ravel()
+            target = flow.product(information, away) - response / scatter * score
+            trials = [(*flow.evidence(information, prior, target, b, rank), b) for b in bends]
+            _, solution, factor, bend = min(trials, key=lambda t: t[0])
+            bends = _around(bend) if len(bends) > 1 and step < 2 else (bend,)
+            new = linear + np.moveaxis(solution.reshape(n_r, n_c, 2), -1, 0)
+            moved = [full_r[::4] @ c @ full_c[::4].T for c in new - coef]
+            size = float(np.sqrt((moved[0] ** 2 + moved[1] ** 2).mean()))
+            last = (coef, score, normal, size)
+            coef = new
+            if size < STILL_PX:
+                break
+        return _Fitted(Nodes(nodes.grid, coef), factor, bend)
+
+
+def field_match(reference: Image, moving: Image, start, fine, seed, method, *, spacing=SPACING_PX) -> Match:
+    """The field that leads from a linear start, measured on windows held out of a first fit.
+
+    fine : scale (px) of the structure at full resolution, from the linear match
+    """
+    shape = reference.shape
+    base = -(-max(shape) // FLOW_PX)
+    factors = [base]
+    while min(shape) / (2 * factors[-1]) >= COARSEST_PX:
+        factors.append(2 * factors[-1])
+    turn = np.linalg.inv(start.jacobian(np.array((shape[0] - 1) / 2), np.array((shape[1] - 1) / 2))).T
+    windows = windows_for(shape, finer=True)
+    level = full_level(reference, moving, start)
+    level = level.with_windows(windows) if not reference.by_tiles else level
+    windows = level.windows
+    check = quality.check_points(np.ones(len(windows.start), bool), seed)
+    nodes, bends = None, BENDS_PX
+    for factor in reversed(factors):
+        grid = node_grid(shape, max(spacing * base, 16.0 * factor))
+        linear = _displacements(start, grid)
+        nodes = Nodes(grid, linear if nodes is None else _onto(nodes, grid, linear))
+        pair = (reference.coarse(factor), moving.coarse(factor)) if factor > 1 else _whole(reference, moving)
+        images = _Prepared(*pair, factor, fine if factor == 1 else COARSE_BAND)
+        held = _held(images.shape, factor, windows, check) if factor == base else None
+        fitted = images.settle(nodes, linear, turn, bends, held=held)
+        nodes, bends = fitted.nodes, _around(fitted.bend)
+    without = fitted.nodes.warp()
+    fitted = images.settle(nodes, linear, turn, (fitted.bend,), steps=3)
+    warp = fitted.nodes.warp()
+    _refuse_folds(warp, shape)
+    draws = flow.posterior_draws(fitted.factor, DRAWS, seed).reshape(DRAWS, *grid[:2], 2)
+    variance = np.mean([[_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
+    return _measured(level, warp, without, variance, fine, check, method, shape, start)
+
+
+def _whole(*images):
+    return tuple(block_mean(image.tiles([None])[0], 1) for image in images)
+
+
+def _held(shape, factor, windows, check):
+    """Pixels of an image decimated by `factor` that lie in the windows held out."""
+    held = np.zeros(shape, bool)
+    for r, c in windows.start[check] // factor:
+        held[r : r + -(-windows.size // factor), c : c + -(-windows.size // factor)] = True
+    return held
+
+
+def _measured(level, warp, without, variance, fine, check, method, shape, start):
+    """The Match: residuals of the windows, those held out against the field that was fitted without them."""
+    points = points_of(level, warp, fine)
+    rows, cols = warp.pull(*points.at.T)
+    residual = points.found - np.stack([rows, cols], 1)
+    blind = points_of(level, without, fine)
+    rows, cols = without.pull(*blind.at.T)
+    residual[check] = (blind.found - np.stack([rows, cols], 1))[check]
+    usable = points.use & blind.use
+    length = np.hypot(*residual.T)
+    expected = np.sqrt(np.trace(points.covariance, axis1=1, axis2=2))
+    scale = float(np.median((length / expected)[usable])) / 1.1774 if usable.sum() >= 3 else 1.0
+    away = usable & (length > 6 * max(scale, 0.3) * expected)
+    reason = points.reason.copy()
+    reason[~usable & (reason == "")] = "no structure"
+    reason[away] = "outlier"
+    use = np.where(usable & ~away, np.where(check, "check", "fit"), "rejected").astype(object)
+    in_fit, in_check = use == "fit", use == "check"
+    if in_fit.sum() < 3:
+        raise MatchError(f"only {int(in_fit.sum())} windows bear the field out; 3 are needed at the least.")
+    quality.refuse_worse(level, without if in_check.sum() >= 3 else warp, in_check, in_fit, shape)
+    return Match(
+        warp=warp,
+        covariance=variance,
+        score=float(np.median(points.score[in_fit])),
+        rmse_px=quality.rms_length(residual, in_fit),
+        n_points=int(in_fit.sum()),
+        method=method,
+        tie_points=quality.point_table(
+            points.at, points.found, residual, expected / np.sqrt(2) * max(scale, 0.3), points.score, use, reason
+        ),
+        cv_px=quality.rms_length(residual, in_check),
+    )
+
+
+def _refuse_folds(warp, shape):
+    rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 65) for n in shape), indexing="ij")
+    least = float(np.linalg.det(warp.jacobian(rows, cols)).min())
+    if least < SMOOTHEST_DET:
+        raise MatchError(
+            f"the field would fold (least determinant of its Jacobian {least:.2f}, {SMOOTHEST_DET} is the limit); "
+            "the images may show different ground, or the motion may be larger than the field can follow."
+        )
+
+
+def _around(bend):
+    at = BENDS_PX.index(bend)
+    return BENDS_PX[max(at - 1, 0) : at + 2]
+
+
+def _displacements(warp, grid):
+    """Displacement at the nodes: of a linear warp these are its spline coefficients as well."""
+    n_row, n_col, row0, col0, step_row, step_col = grid
+    rows, cols = np.meshgrid(row0 + step_row * np.arange(n_row), col0 + step_col * np.arange(n_col), indexing="ij")
+    r, c = warp.pull(rows, cols)
+    return np.stack([r - rows, c - cols])
+
+
+def _onto(nodes, grid, linear):
+    """The same field on another grid; what is linear of it is carried over exactly."""
+    n_row, n_col, row0, col0, step_row, step_col = grid
+    _, _, r0, c0, s_r, s_c = nodes.grid
+    u = (row0 + step_row * np.arange(n_row) - r0) / s_r
+    v = (col0 + step_col * np.arange(n_col) - c0) / s_c
+    u, v = np.meshgrid(u, v, indexing="ij")
+    values = np.stack([spline_eval(c, u, v) for c in nodes.coef]) - linear
+    return linear + np.stack([spline_coefficients(v) for v in values])
+
+
+def _values(coef):
+    """Values at the nodes of a spline given by its coefficients (mirrored at the edge, as `Field` reads it)."""
+    for axis in (0, 1):
+        coef = np.moveaxis(coef, axis, 0)
+        padded = np.concatenate([coef[1:2], coef, coef[-2:-1]])
+        coef = np.moveaxis((padded[:-2] + 4 * padded[1:-1] + padded[2:]) / 6, 0, axis)
+    return coef
