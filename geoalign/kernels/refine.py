@@ -2,9 +2,10 @@
 
 import math
 
+import cv2
 import numpy as np
 from numba import njit
-from scipy.ndimage import correlate1d, spline_filter
+from scipy.ndimage import spline_filter
 
 from geoalign.kernels.spline import bspline_weights
 
@@ -20,8 +21,10 @@ def band_pass(image, fine, broad):
     seen = np.isfinite(image)
     filled = np.where(seen, image, 0.0).astype(np.float64)
     weight = seen.astype(np.float64)
-    low, low_weight = _gauss(filled, fine), _gauss(weight, fine)
-    high, high_weight = _gauss(filled, broad), _gauss(weight, broad)
+    low, high = _gauss(filled, fine), _gauss(filled, broad)
+    low_weight, high_weight = (
+        _gauss_of_ones(seen.shape, s) if seen.all() else _gauss(weight, s) for s in (fine, broad)
+    )
     valid = seen & (low_weight > 0.9)
     tiny = 1e-6
     values = low / np.maximum(low_weight, tiny) - high / np.maximum(high_weight, tiny)
@@ -29,10 +32,21 @@ def band_pass(image, fine, broad):
 
 
 def _gauss(image, sigma):
+    taps = _taps(sigma)
+    return cv2.sepFilter2D(image, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_CONSTANT)
+
+
+def _gauss_of_ones(shape, sigma):
+    taps = _taps(sigma)
+    half = len(taps) // 2
+    rows, cols = (np.convolve(np.ones(n), taps) for n in shape)
+    return np.outer(rows[half : half + shape[0]], cols[half : half + shape[1]])
+
+
+def _taps(sigma):
     half = max(1, int(math.ceil(3.5 * sigma)))
     taps = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
-    taps /= taps.sum()
-    return correlate1d(correlate1d(image, taps, 0, mode="constant"), taps, 1, mode="constant")
+    return taps / taps.sum()
 
 
 def spline(values):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.mapping import expectation, mapped
 from geoalign.kernels.resample import resample
+from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.mutual_information import TANGENTS, MutualInformationMatcher
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import NothingToMatch, PhaseMatcher, first_limit, masked, refine
-from geoalign.registration.select import distance_px
+from geoalign.registration.select import distance_px, model_name
 from geoalign.registration.structure import StructureMatcher
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import Match
@@ -25,6 +26,8 @@ RELATED = 0.3
 """Part of the variance of one image that the other's values explain, from which one curve relates them everywhere."""
 AGREE_PX = 0.2
 """Answers of structure and of mutual information that are no further apart are taken as one; the latter is steadier."""
+CONFIRMED_PX = 0.1
+"""How far tie points and all pixels together may disagree, beside their error, to count as one answer."""
 PROPORTION, BY_CHANCE = 1.5, 0.02
 """Values that explain more of the other image than so many times what proportion to them does are of another kind."""
 
@@ -42,10 +45,12 @@ class AutoMatcher:
     model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points
         allow
     max_shift_px : search as far as this; None = a fifth of the image
+    across : images may come from sensors of different kinds. Within a stack of one sensor that need not be tried
     """
 
     model: str = "auto"
     max_shift_px: float | None = None
+    across: bool = True
 
     def __call__(self, reference, moving, *, valid=None, seed=0) -> Match:
         """Match two images (row, col), NaN = not observed; `valid`: a mask, or (reference's, moving's)."""
@@ -58,9 +63,11 @@ class AutoMatcher:
         except NothingToMatch:
             raise
         except MatchError as reason:
+            if not self.across:
+                raise
             return self._unlike(reference, moving, seed, starts, reason)
-        if not _other_kind(reference, moving, found.warp):
-            return found
+        if not self.across or not _other_kind(reference, moving, found.warp):
+            return polished(reference, moving, found, seed)
         try:
             return self._unlike(reference, moving, seed, (found.warp,), None)
         except MatchError as reason:
@@ -124,6 +131,26 @@ class AutoMatcher:
         except MatchError:
             return None
         return found if isinstance(found.warp, Field) else None
+
+
+def polished(reference: Image, moving: Image, found: Match, seed) -> Match:
+    """A linear match once more by `ecc`, which weighs all pixels together, where that confirms it; else as it was.
+
+    Tie points find and judge the warp, robust against what has changed; what they share (aliasing, interpolation) they
+    do not see, and pixels in sum are the better measure where the warp is right already.
+    """
+    if isinstance(found.warp, Field):
+        return found
+    try:
+        better = EccMatcher(model_name(found.warp)).refined(reference, moving, found.warp, seed=seed)
+    except MatchError as reason:
+        log.debug("tie points stand, because ecc says: %s", reason)
+        return found
+    middle = np.array(reference.shape) / 2
+    apart = distance_px(better.warp, found.warp, reference.shape)
+    if apart > CONFIRMED_PX + 4 * float(found.sigma_px(*middle)):
+        return found
+    return replace(better, method=found.method)
 
 
 def _other_kind(reference, moving, warp) -> bool:

@@ -33,7 +33,7 @@ def align_across(stack, reference, matcher, *, band, seed, refine, network) -> A
     if (reference.sizes["y"], reference.sizes["x"]) != tuple(own.shape) or geobox_of(reference) != geobox_of(stack):
         raise StackError("the reference lies on another grid than the stack; open it with like=stack.")
     shown = _composite(own.apply(stack), band, seed)
-    match = Pairs([_composite(reference, "auto", seed), shown], matcher, seed).match(0, 1)
+    match = Pairs([_composite(reference, "auto", seed), shown], matcher, seed, across=True).match(0, 1)
     log.info("composite of the stack on that of the reference: %s", one_line(match))
     report = own.report.copy()
     lies = report["scene"].isin(list(own.warps))

@@ -95,6 +95,13 @@ class EccMatcher:
                 solved = solved.blocks.maximise(_nearest(solved.matrix, model, reference.shape), model, STEPS)
         return _judged(solved, limit + pyramid[0][0], seed, reference.shape)
 
+    def refined(self, reference: Image, moving: Image, start, *, seed=0) -> Match:
+        """The answer next to a start that is known to be right within a fraction of a pixel: nothing is searched."""
+        level = full_level(reference, moving, start)
+        model = "affine" if self.model == "auto" else self.model
+        limit = 2 * first_limit(reference.shape, self.max_shift_px)
+        return _judged(_finest(level, _matrix(start), model, reference.shape), limit, seed, reference.shape)
+
     def _near(self, reference, moving, pyramid, model, limit, seed, starts):
         """From the most convincing start to a fraction of a pixel, (3, 3) in whole pixels; MatchError where none is."""
         factor, ref, mov = pyramid[-1]

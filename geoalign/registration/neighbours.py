@@ -10,7 +10,7 @@ import dask
 import numpy as np
 
 from geoalign.errors import MatchError
-from geoalign.registration.auto import AutoMatcher
+from geoalign.registration.auto import AutoMatcher, polished
 from geoalign.registration.phase import PhaseMatcher, first_limit, refine
 from geoalign.registration.tiepoints import MARGIN, Image, windows_for
 from geoalign.types.alignment import Match
@@ -75,11 +75,12 @@ class Pairs:
     """Matches between scenes, made on demand and remembered.
 
     scenes : the images of a stack, and whatever else they are tied to; matcher : with `model` and `max_shift_px` where
-        it has `align`
+        it has `align`; across : they may come from sensors of different kinds, which those of one stack do not
     """
 
-    def __init__(self, scenes: list[Held], matcher, seed):
-        self.scenes, self.matcher, self.seed = scenes, matcher, seed
+    def __init__(self, scenes: list[Held], matcher, seed, across=False):
+        self.matcher = replace(matcher, across=across) if isinstance(matcher, AutoMatcher) else matcher
+        self.scenes, self.seed = scenes, seed
         self.found: dict[tuple[int, int], Match | Exception] = {}
         self._recent: list[int] = []
 
@@ -107,7 +108,8 @@ class Pairs:
         if isinstance(matcher, AutoMatcher | PhaseMatcher):
             # each may lie as far from the reference as was allowed, to either side
             limit = 2 * first_limit(one.shape, matcher.max_shift_px)
-            return refine(one, other, start, matcher.model, limit, self.seed, "phase")
+            found = refine(one, other, start, matcher.model, limit, self.seed, "phase")
+            return polished(one, other, found, self.seed) if isinstance(matcher, AutoMatcher) else found
         near = {"starts": (start,)} if "starts" in inspect.signature(matcher.align).parameters else {}
         return matcher.align(one, other, seed=self.seed, **near)
 

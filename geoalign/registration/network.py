@@ -97,7 +97,8 @@ def _first_pass(reference, stack, bands, names, scenes, band, matcher, seed):
         label = names[at]
     else:
         label, at, target = _reference(reference, stack, names, scenes, band)
-        pairs = Pairs(scenes if at is not None else [*scenes, target], matcher, seed)
+        given = at is None  # an image from elsewhere may be of another kind
+        pairs = Pairs([*scenes, target] if given else scenes, matcher, seed, across=given)
     log.info("reference: %s", label)
     root, results = len(scenes) if at is None else at, {}
     for k, name in enumerate(names):
