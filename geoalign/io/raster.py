@@ -175,7 +175,8 @@ def _write_cogs(changes, layers, folder):
                     )
                 )  # fmt: skip
                 _describe(files[layer.name], layer, changes)
-            for row0, block in row_blocks(changes, rows=COG_BLOCK, encode={layer.name: layer.encode for layer in layers}):
+            encode = {layer.name: layer.encode for layer in layers}
+            for row0, block in row_blocks(changes, rows=COG_BLOCK, encode=encode):
                 counts += np.bincount(block.status.values.ravel(), minlength=256)
                 known += [date for layer in layers if layer.name in _SPAN for date in _extremes(layer, block)]
                 for layer in layers:
