@@ -11,6 +11,7 @@ from geoalign.errors import MatchError
 from geoalign.kernels.mapping import expectation, mapped
 from geoalign.kernels.resample import resample
 from geoalign.registration.ecc import EccMatcher
+from geoalign.registration.field import turned_round
 from geoalign.registration.mutual_information import TANGENTS, MutualInformationMatcher
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import NothingToMatch, PhaseMatcher, first_limit, masked, refine
@@ -97,8 +98,8 @@ class AutoMatcher:
         try:
             matcher = MutualInformationMatcher(model, self.max_shift_px)
             informed = matcher.align(reference, moving, seed=seed, starts=starts)
-            curve = _curve(reference, moving, informed.warp)
-            related = curve[2] if curve is not None else 0.0
+            curves = _curves(reference, moving, informed.warp)
+            related = max(curve[2] for curve in curves)
         except MatchError as err:
             errors.append(f"by mutual information: {err}")
         if related < RELATED or self.model == "projective":
@@ -112,7 +113,7 @@ class AutoMatcher:
         if informed is None and structured is None:
             raise MatchError("; and ".join(e.rstrip(".") for e in errors) + ".")
         if related >= RELATED and self.model in ("auto", "field"):
-            bent = self._through_curve(reference, moving, informed.warp, curve, seed)
+            bent = self._through_curve(reference, moving, informed.warp, curves, seed)
             if bent is not None:
                 return bent
         if structured is None:
@@ -120,17 +121,26 @@ class AutoMatcher:
         apart = np.inf if informed is None else distance_px(informed.warp, structured.warp, reference.shape)
         return informed if apart <= AGREE_PX and self.model not in ("field", "projective") else structured
 
-    def _through_curve(self, reference, moving, start, curve, seed) -> Match | None:
-        """A field between the reference as the curve shows it and the moving image; None where none is wanted."""
+    def _through_curve(self, reference, moving, start, curves, seed) -> Match | None:
+        """A field between one image as the other's sensor would show it and the other; None where none is wanted.
+
+        The image that tells more about the other is the one to be translated: noise can't be told from signal.
+        """
         if reference.by_tiles or moving.by_tiles:
             return None
-        shown = Image(mapped(reference.tiles([None])[0], curve))
-        limit = first_limit(reference.shape, self.max_shift_px)
+        ahead, back = curves
+        swap = back[2] > ahead[2]
+        one, other = (moving, reference) if swap else (reference, moving)
+        shown = Image(mapped(one.tiles([None])[0], back if swap else ahead))
+        limit = 2 * first_limit(reference.shape, self.max_shift_px)
         try:
-            found = refine(shown, moving, start, self.model, 2 * limit, seed, "mutual_information")
+            near = start.inverse() if swap else start
+            found = refine(shown, other, near, self.model, limit, seed, "mutual_information")
         except MatchError:
             return None
-        return found if isinstance(found.warp, Field) else None
+        if not isinstance(found.warp, Field):
+            return None
+        return turned_round(found) if swap else found
 
 
 def polished(reference: Image, moving: Image, found: Match, seed) -> Match:
@@ -163,9 +173,11 @@ def _other_kind(reference, moving, warp) -> bool:
     return curve[2] > PROPORTION * linear + BY_CHANCE
 
 
-def _curve(reference, moving, warp):
-    """What the reference leads us to expect of the moving image once it is warped; see `kernels.mapping`."""
-    return expectation(*_overlaid(reference, moving, warp))
+def _curves(reference, moving, warp):
+    """What the reference leads us to expect of the moving image once it is warped, and the other way round."""
+    ref, mov, both = _overlaid(reference, moving, warp)
+    nothing = (np.zeros(2), np.zeros(2), 0.0)
+    return expectation(ref, mov, both) or nothing, expectation(mov, ref, both) or nothing
 
 
 def _overlaid(reference, moving, warp):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from geoalign.kernels.field_fit import node_grid
 from geoalign.kernels.refine import band_pass, spline
 from geoalign.kernels.spline import spline_coefficients, spline_eval
 from geoalign.registration import quality
+from geoalign.registration.field_tiles import field_by_tiles
+from geoalign.registration.nodes import Nodes, displacements, node_values, refuse_folds
 from geoalign.registration.points import points_of
-from geoalign.registration.tiepoints import Image, block_mean, full_level, windows_for
+from geoalign.registration.tiepoints import Image, block_mean, dense_windows, full_level, windows_for
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Field
 
@@ -23,8 +25,6 @@ ORDER = 3
 """Differences that the prior of the field holds small: a quadratic costs nothing, so that gaps are bridged well."""
 SPACING_PX = 32.0
 """Nodes of the finest field: the shortest wave it can follow is some five times this."""
-FLOW_PX = 2048
-"""Longest side of the images that the field is fitted to; larger ones are decimated to it."""
 COARSEST_PX = 100
 """Shortest side of the coarsest image."""
 COARSE_BAND = 0.7
@@ -34,19 +34,6 @@ STILL_PX = 0.003
 MOST_STEPS = 8
 DRAWS = 96
 """Draws from the error of the field: its variance at the nodes is theirs, known to 15 %."""
-SMOOTHEST_DET = 0.2
-"""Determinant of the Jacobian below which the field is said to fold."""
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Coefficients of a field on its grid, in pixels of the whole image."""
-
-    grid: tuple  # n_row, n_col, row0, col0, step_row, step_col
-    coef: np.ndarray  # (2, n_row, n_col)
-
-    def warp(self) -> Field:
-        return Field(*(_values(c) for c in self.coef), *self.grid[2:])
 
 
 @dataclass(frozen=True)
@@ -54,6 +41,7 @@ class _Fitted:
     nodes: Nodes
     factor: np.ndarray  # Cholesky factor of the information about the coefficients
     bend: float
+    information: np.ndarray  # what the images alone say about them, as `flow.banded` gives it
 
 
 class _Prepared:
@@ -116,7 +104,7 @@ class _Prepared:
             coef = new
             if size < STILL_PX:
                 break
-        return _Fitted(Nodes(nodes.grid, coef), factor, bend)
+        return _Fitted(Nodes(nodes.grid, coef), factor, bend, information)
 
 
 def field_match(reference: Image, moving: Image, start, fine, seed, method, *, spacing=SPACING_PX) -> Match:
@@ -125,33 +113,48 @@ def field_match(reference: Image, moving: Image, start, fine, seed, method, *, s
     fine : scale (px) of the structure at full resolution, from the linear match
     """
     shape = reference.shape
-    base = -(-max(shape) // FLOW_PX)
+    base = max(reference.base, moving.base)
     factors = [base]
     while min(shape) / (2 * factors[-1]) >= COARSEST_PX:
         factors.append(2 * factors[-1])
     turn = np.linalg.inv(start.jacobian(np.array((shape[0] - 1) / 2), np.array((shape[1] - 1) / 2))).T
-    windows = windows_for(shape, finer=True)
-    level = full_level(reference, moving, start)
-    level = level.with_windows(windows) if not reference.by_tiles else level
-    windows = level.windows
+    large = reference.by_tiles or moving.by_tiles
+    level = None if large else full_level(reference, moving, start).with_windows(windows_for(shape, finer=True))
+    windows = dense_windows(shape) if large else level.windows
     check = quality.check_points(np.ones(len(windows.start), bool), seed)
     nodes, bends = None, BENDS_PX
     for factor in reversed(factors):
         grid = node_grid(shape, max(spacing * base, 16.0 * factor))
-        linear = _displacements(start, grid)
+        linear = displacements(start, grid)
         nodes = Nodes(grid, linear if nodes is None else _onto(nodes, grid, linear))
         pair = (reference.coarse(factor), moving.coarse(factor)) if factor > 1 else _whole(reference, moving)
         images = _Prepared(*pair, factor, fine if factor == 1 else COARSE_BAND)
         held = _held(images.shape, factor, windows, check) if factor == base else None
         fitted = images.settle(nodes, linear, turn, bends, held=held)
         nodes, bends = fitted.nodes, _around(fitted.bend)
+    if large:
+        del images, pair
+        prior = fitted.information + flow.banded(flow.bending(*grid[:2], ORDER), 1.0 / fitted.bend**2)
+        return field_by_tiles(reference, moving, nodes, prior, windows, check, fine, seed, method)
     without = fitted.nodes.warp()
     fitted = images.settle(nodes, linear, turn, (fitted.bend,), steps=3)
     warp = fitted.nodes.warp()
-    _refuse_folds(warp, shape)
+    refuse_folds(warp, shape)
     draws = flow.posterior_draws(fitted.factor, DRAWS, seed).reshape(DRAWS, *grid[:2], 2)
-    variance = np.mean([[_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
+    variance = np.mean([[node_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
     return _measured(level, warp, without, variance, fine, check, method, shape, start)
+
+
+def turned_round(match: Match) -> Match:
+    """A match by a field of the images in their other roles."""
+    back, w = match.warp.inverse(), match.warp
+    n_row, n_col = w.dy.shape
+    grid = (n_row, n_col, w.row0, w.col0, w.step_row, w.step_col)
+    places = {"row": "row_moving", "col": "col_moving", "row_moving": "row", "col_moving": "col"}
+    points = match.tie_points.rename(columns=places)[list(match.tie_points.columns)]
+    points[["dy_residual", "dx_residual"]] *= -1
+    dy, dx = displacements(back, grid)
+    return replace(match, warp=Field(dy, dx, *grid[2:]), tie_points=points)
 
 
 def _whole(*images):
@@ -201,27 +204,9 @@ def _measured(level, warp, without, variance, fine, check, method, shape, start)
     )
 
 
-def _refuse_folds(warp, shape):
-    rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 65) for n in shape), indexing="ij")
-    least = float(np.linalg.det(warp.jacobian(rows, cols)).min())
-    if least < SMOOTHEST_DET:
-        raise MatchError(
-            f"the field would fold (least determinant of its Jacobian {least:.2f}, {SMOOTHEST_DET} is the limit); "
-            "the images may show different ground, or the motion may be larger than the field can follow."
-        )
-
-
 def _around(bend):
     at = BENDS_PX.index(bend)
     return BENDS_PX[max(at - 1, 0) : at + 2]
-
-
-def _displacements(warp, grid):
-    """Displacement at the nodes: of a linear warp these are its spline coefficients as well."""
-    n_row, n_col, row0, col0, step_row, step_col = grid
-    rows, cols = np.meshgrid(row0 + step_row * np.arange(n_row), col0 + step_col * np.arange(n_col), indexing="ij")
-    r, c = warp.pull(rows, cols)
-    return np.stack([r - rows, c - cols])
 
 
 def _onto(nodes, grid, linear):
@@ -233,12 +218,3 @@ def _onto(nodes, grid, linear):
     u, v = np.meshgrid(u, v, indexing="ij")
     values = np.stack([spline_eval(c, u, v) for c in nodes.coef]) - linear
     return linear + np.stack([spline_coefficients(v) for v in values])
-
-
-def _values(coef):
-    """Values at the nodes of a spline given by its coefficients (mirrored at the edge, as `Field` reads it)."""
-    for axis in (0, 1):
-        coef = np.moveaxis(coef, axis, 0)
-        padded = np.concatenate([coef[1:2], coef, coef[-2:-1]])
-        coef = np.moveaxis((padded[:-2] + 4 * padded[1:-1] + padded[2:]) / 6, 0, axis)
-    return coef
