@@ -13,7 +13,7 @@ from geoalign.registry import detector_options
 ONLY = "scenes"
 """What the single stack is called where `scenes` is one source and not a table of sensors."""
 
-MODELS = ("auto", "shift", "rigid", "similarity", "affine", "projective", "field")
+MODELS = ("auto", "shift", "rigid", "similarity", "affine", "projective", "polynomial2", "field")
 MATCHERS = ("auto", "dense", "ecc", "mutual_information", "ncc", "orb", "phase", "sift", "structure")
 PRODUCTS = ("auto", "sentinel2-l2a", "landsat-c2-l2", "hls", "sentinel1-rtc", "opera-rtc-s1", "generic")
 MASKS = (

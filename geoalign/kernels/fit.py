@@ -9,6 +9,9 @@ import numpy as np
 PARAMETERS = {"shift": 2, "rigid": 3, "similarity": 4, "affine": 6, "projective": 8}
 """Models in order of freedom, and their number of parameters."""
 
+CURVED = {"polynomial2": 12}
+"""Models that are no matrix: a polynomial of the second degree."""
+
 TUKEY = 5.0  # where a residual counts nothing, in its own standard deviations; two axes together
 _CHI2_MEDIAN = 1.3863  # of two degrees of freedom
 
@@ -16,18 +19,20 @@ _CHI2_MEDIAN = 1.3863  # of two degrees of freedom
 def fit_model(model, points, found, covariance, *, use=None, steps=12):
     """Fit a warp to tie points.
 
-    model : one of PARAMETERS
+    model : one of PARAMETERS or CURVED
     points, found : (n, 2) row, col in the reference and in the moving image
     covariance : (n, 2, 2) error covariance of `found`, px^2, right up to a common factor
     use : (n,) bool, points that may take part; None = all
     Returns dict: matrix (3, 3), covariance of the first `k` elements of the matrix in row-major order as `Match` wants
     it (2 x 2 shift, 6 x 6, or 8 x 8 projective), residual (n, 2) of all points, length (n,) their Mahalanobis length in
     standard deviations, weight (n,) 0..1, factor (the scatter seen over the scatter predicted, a variance ratio).
+    Curved models have no matrix but `at`, a function of points (m, 2) that gives the warped ones and the variance of
+    an axis there; their covariance is that of the parameters.
     None where the points are too few or do not span the model.
     """
     n = len(points)
     use = np.ones(n, bool) if use is None else use
-    k = PARAMETERS[model]
+    k = (PARAMETERS | CURVED)[model]
     if 2 * use.sum() < k or use.sum() < 1:
         return None
     centre = points[use].mean(axis=0)
@@ -54,6 +59,18 @@ def fit_model(model, points, found, covariance, *, use=None, steps=12):
             weight, _ = tukey(length2, use, k)
     weight, factor = tukey(length2, use, k)
     cov_params = np.linalg.inv(scaled) / d[:, None] / d[None, :] * factor
+    length = np.sqrt(length2 / factor)
+    # what a point's residual would have been had it not been fitted: (I - H) ^ -1 r, H its block of the hat matrix
+    hat = design @ (cov_params / factor) @ design.transpose(0, 2, 1) @ (weight[:, None, None] * inverse)
+    held_out = np.linalg.solve(np.eye(2)[None] - np.clip(hat, -0.98, 0.98), residual[..., None])[..., 0]
+    out = {"residual": residual, "held_out": held_out, "length": length, "weight": weight, "factor": factor}
+    if model in CURVED:
+
+        def at(points):
+            value, design = _evaluate(model, params, (points - centre) / size, size)
+            return value + centre, np.einsum("nik,kl,nil->n", design, cov_params, design) / 2
+
+        return {**out, "covariance": cov_params, "at": at}
     matrix = _matrix(model, params, centre, size)
     jac = np.stack(
         [
@@ -64,14 +81,7 @@ def fit_model(model, points, found, covariance, *, use=None, steps=12):
     )
     keep = [2, 5] if model == "shift" else list(range(8 if model == "projective" else 6))
     cov = jac[keep] @ cov_params @ jac[keep].T
-    length = np.sqrt(length2 / factor)
-    # what a point's residual would have been had it not been fitted: (I - H) ^ -1 r, H its block of the hat matrix
-    hat = design @ (cov_params / factor) @ design.transpose(0, 2, 1) @ (weight[:, None, None] * inverse)
-    held_out = np.linalg.solve(np.eye(2)[None] - np.clip(hat, -0.98, 0.98), residual[..., None])[..., 0]
-    return {
-        "matrix": matrix, "covariance": cov, "residual": residual, "held_out": held_out, "length": length,
-        "weight": weight, "factor": factor,
-    }  # fmt: skip
+    return {**out, "matrix": matrix, "covariance": cov}
 
 
 def tukey(length2, use, parameters):
@@ -108,7 +118,7 @@ def _start(model, target, use, size):
     if model == "similarity":
         return np.array([size, 0.0, *shift])
     params = np.array([size, 0.0, shift[0], 0.0, size, shift[1]])
-    return params if model == "affine" else np.append(params, [0.0, 0.0])
+    return np.append(params, [0.0] * {"affine": 0, "projective": 2, "polynomial2": 6}[model])
 
 
 def _evaluate(model, p, uv, size):
@@ -128,6 +138,10 @@ def _evaluate(model, p, uv, size):
         return value, np.stack([np.stack([u, -v, one, zero], 1), np.stack([v, u, zero, one], 1)], axis=1)
     top, low = np.stack([u, v, one, zero, zero, zero], 1), np.stack([zero, zero, zero, u, v, one], 1)
     if model == "affine":
+        return np.stack([top @ p, low @ p], axis=1), np.stack([top, low], axis=1)
+    if model == "polynomial2":
+        square, none = np.stack([u * u, u * v, v * v], 1), np.zeros((len(u), 3))
+        top, low = np.concatenate([top, square, none], 1), np.concatenate([low, none, square], 1)
         return np.stack([top @ p, low @ p], axis=1), np.stack([top, low], axis=1)
     w = p[6] * u + p[7] * v + 1.0
     r, c = top @ p[:6] / w, low @ p[:6] / w

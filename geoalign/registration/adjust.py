@@ -284,7 +284,7 @@ def solve(edges: list[Edge], first_pass: dict, root: int, model, frame: Frame) -
     values = np.stack([e.value for e in straight])
     info = np.stack([(v + v.T) / 2 for v in info])
     at_start = np.stack([start[k][0] for k in scenes])
-    fixed = "affine" if model in ("auto", "field", "projective") else model
+    fixed = "affine" if model in ("auto", "field", "projective", "polynomial2") else model
     models = [None if k == root else fixed for k in scenes]
     found = network.adjust(*places, values, info, at_start, models, frame.size)
     own = closes * _path_errors(scenes, info, straight, found["weight"], root, frame)

@@ -21,7 +21,7 @@ log = logging.getLogger("geoalign")
 
 BASELINE_ANCHORS = 4
 """Scenes of a frozen baseline that a new one is tied to, besides the baseline's reference."""
-BENT_MODELS = ("field", "projective")
+BENT_MODELS = ("field", "projective", "polynomial2")
 
 
 def align_to_baseline(stack, baseline, frozen, matcher, *, band, seed) -> Alignment:

@@ -8,7 +8,7 @@ import numpy as np
 
 from geoalign.errors import ConfigError, MatchError
 from geoalign.kernels import ecc
-from geoalign.kernels.fit import fit_model
+from geoalign.kernels.fit import PARAMETERS, fit_model
 from geoalign.kernels.phase import masked_correlation
 from geoalign.kernels.refine import sample, spline
 from geoalign.registration import quality
@@ -75,8 +75,8 @@ class EccMatcher:
 
     def align(self, reference: Image, moving: Image, *, seed=0, starts=()) -> Match:
         """Match two images that are read by tiles. `starts`: warps to try first."""
-        if self.model == "field":
-            raise ConfigError("the ecc matcher fits no field; choose one of shift ... projective, or another matcher.")
+        if self.model not in ("auto", *PARAMETERS):
+            raise ConfigError(f"ecc fits {', '.join(PARAMETERS)} or auto, not {self.model!r}; 'phase' does.")
         limit = first_limit(reference.shape, self.max_shift_px)
         pyramid = _pyramid(reference, moving)
         for name, image in zip(("reference", "moving image"), pyramid[-1][1:]):

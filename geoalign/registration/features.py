@@ -28,7 +28,7 @@ POINT_PX, FLOOR_PX = 0.01, 0.0015
 class FeatureMatcher:
     """Features matched, MAGSAC, and a robust fit through what agrees. Subclasses say what `pairs` two images have.
 
-    model : shift, rigid, similarity, affine, projective, field, or auto
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto
     max_shift_px : matches further apart are dropped; None = a fifth of the image
         (and what a rotation of some 15 degrees does to its corners)
     features : at most so many in each image

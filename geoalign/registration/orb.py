@@ -15,7 +15,7 @@ class OrbMatcher(FeatureMatcher):
 
     Precise to about a tenth of a pixel on clean images and quick; `sift` is more precise.
 
-    model : shift, rigid, similarity, affine, projective, field, or auto
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto
     max_shift_px : matches further apart are dropped; None = a fifth of the image
         (and what a rotation of some 15 degrees does to its corners)
     features : at most so many in each image

@@ -8,12 +8,13 @@ import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.field_fit import BENDS, fit_field, node_grid
-from geoalign.kernels.fit import PARAMETERS, fit_model
+from geoalign.kernels.fit import CURVED, PARAMETERS, fit_model
+from geoalign.registration.nodes import node_values
 from geoalign.types.warp import Affine, Field, Projective, Shift, Warp
 
-MODELS = ("auto", *PARAMETERS, "field")
+MODELS = ("auto", *PARAMETERS, *CURVED, "field")
 LADDER = ("shift", "similarity", "affine", "field")
-"""What "auto" chooses among, simplest first. Rigid and projective are fitted where they are asked for."""
+"""What "auto" chooses among, simplest first. Rigid, projective and polynomial2 are fitted where they are asked for."""
 
 STRAIGHT = LADDER[:-1]
 """The same without the field, where that is decided and fitted apart."""
@@ -56,6 +57,11 @@ def fit(model, points, found, covariance, *, use, shape, bends=BENDS) -> Fit | N
             return None
         warp = Field(out["dy"], out["dx"], *grid[2:])
         cov = out["variance"]
+    elif model in CURVED:
+        out = fit_model(model, points, found, covariance, use=use)
+        if out is None:
+            return None
+        warp, cov = _on_nodes(out["at"], shape)
     else:
         out = fit_model(model, points, found, covariance, use=use)
         if out is None:
@@ -68,6 +74,27 @@ def fit(model, points, found, covariance, *, use, shape, bends=BENDS) -> Fit | N
     sigma = Match(warp, cov, 0.0, 0.0, 0, "", None).sigma_px(rows, cols)
     names = ("residual", "held_out", "length", "weight", "factor")
     return Fit(model, warp, cov, *(out[k] for k in names), float(np.sqrt((sigma**2).mean())))
+
+
+def _on_nodes(at, shape):
+    """A polynomial warp as a Field, and its variance at the nodes: cubic splines hold polynomials exactly."""
+    grid = node_grid(shape, max(max(shape) / 5, 16.0))
+    n_row, n_col, row0, col0, step_row, step_col = grid
+    rows, cols = np.meshgrid(row0 + step_row * np.arange(n_row), col0 + step_col * np.arange(n_col), indexing="ij")
+    points = np.stack([rows.ravel(), cols.ravel()], axis=1)
+    value, variance = at(points)
+    nodes = (value - points).T.reshape(2, n_row, n_col)
+    # the coefficients of a polynomial of the second degree are its values less a sixth of their second differences
+    coef = nodes.copy()
+    coef[:, 1:-1] -= np.diff(nodes, 2, axis=1) / 6
+    coef[:, :, 1:-1] -= np.diff(nodes, 2, axis=2) / 6
+    for axis in (1, 2):
+        first, last = [slice(None)] * 3, [slice(None)] * 3
+        first[axis], last[axis] = 0, -1
+        bend = np.diff(nodes, 2, axis=axis)
+        coef[tuple(first)] -= bend.take(0, axis) / 6
+        coef[tuple(last)] -= bend.take(-1, axis) / 6
+    return Field(*(node_values(c) for c in coef), *grid[2:]), variance.reshape(n_row, n_col)
 
 
 def choose(points, found, covariance, *, use, shape, ladder=LADDER) -> Fit:

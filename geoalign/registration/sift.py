@@ -16,7 +16,7 @@ class SiftMatcher(FeatureMatcher):
     Finds rotations and scales without being told, in dim, 12-bit and logarithmic images alike; precise to about a
     hundredth of a pixel on clean ones.
 
-    model : shift, rigid, similarity, affine, projective, field, or auto
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto
     max_shift_px : features further apart are not compared; None = a fifth of the image
         (and what a rotation of some 15 degrees does to its corners)
     features : at most so many in each image

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from geoalign import Field, MatchError, Shift, match
 from geoalign.kernels.resample import resample
 from geoalign.registration.field import field_match, turned_round
+from geoalign.registration.select import fit
 from geoalign.registration.tiepoints import Image
 
 SIZE, FINE, PAD = 256, 3, 16
@@ -138,3 +139,29 @@ def test_a_pure_shift_is_never_answered_with_a_field():
     found = match(*pair)
     assert isinstance(found.warp, Shift)
     assert (found.warp.dy, found.warp.dx) == pytest.approx((1.25, -2.5), abs=0.01)
+
+
+def test_a_polynomial_of_the_second_degree_is_held_exactly():
+    def truth(rows, cols):
+        u, v = (rows - 128) / 128, (cols - 128) / 128
+        return 1 + 0.5 * u + 1.5 * u * u - 0.7 * u * v, -2 + 0.9 * v - 1.1 * v * v
+
+    rng = np.random.default_rng(7)
+    points = rng.uniform(0, SIZE, (120, 2))
+    found = points + np.stack(truth(*points.T), axis=1)
+    error = np.broadcast_to(np.eye(2) * 0.05**2, (len(points), 2, 2))
+    use = np.ones(len(points), bool)
+    rows, cols = np.mgrid[0:SIZE:16, 0:SIZE:16].astype(float)
+    dy, dx = truth(rows, cols)
+    exact = fit("polynomial2", points, found, error, use=use, shape=(SIZE, SIZE))
+    np.testing.assert_allclose(exact.warp.pull(rows, cols), (rows + dy, cols + dx), atol=1e-9)
+    noisy = fit("polynomial2", points, found + rng.normal(0, 0.05, found.shape), error, use=use, shape=(SIZE, SIZE))
+    off = np.stack(noisy.warp.pull(rows, cols)) - (rows + dy, cols + dx)
+    assert 0.5 < np.sqrt((off**2).mean()) / noisy.sigma_px < 1.6
+
+
+def test_a_polynomial_is_fitted_where_it_is_asked_for(images):
+    found = match(*images[:2], model="polynomial2")
+    assert isinstance(found.warp, Field)
+    # waves are no polynomial: better than an affine, worse than a field
+    assert rms(match(*images[:2])) < rms(found) < rms(match(*images[:2], model="affine"))
