@@ -36,7 +36,8 @@ class NothingToMatch(MatchError):
 class PhaseMatcher:
     """Tie points by masked, sub-pixel phase correlation, refined by least squares; a warp through them.
 
-    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points allow
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points
+        allow
     max_shift_px : search as far as this; None = a fifth of the image
     """
 

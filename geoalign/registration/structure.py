@@ -54,7 +54,8 @@ class StructureMatcher:
 
     Precise to a few tenths of a pixel between sensors, to a few hundredths within one. `phase` is more precise there.
 
-    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points allow
+    model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto: the simplest that held-out points
+        allow
     max_shift_px : search as far as this; None = a fifth of the image
     """
 
