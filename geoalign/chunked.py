@@ -195,6 +195,24 @@ def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, in
     return da.Array(layers, name, sizes, np.float32)
 
 
+def windows(image, boxes) -> list:
+    """The pixels of boxes (row, col, row_end, col_end) of an image (row, col), each an array, lazy where that is.
+
+    Computed together, each chunk is computed once; lazy ones are copies then, lest a window keep its chunk in memory.
+    """
+    if not is_lazy(image):
+        return [image[a:c, b:d] for a, b, c, d in boxes]
+    # by hand: slices of the image, one graph each, took longer to put together than to compute
+    name = f"windows-{tokenize(image.name, boxes)}"
+    graph = {}
+    for k, (a, b, c, d) in enumerate(boxes):
+        plan, keys = _cut(image, (a, c, b, d))
+        graph[f"{name}-{k}", 0, 0] = (_Window(plan), keys)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[image])
+    sizes = [((c - a,), (d - b,)) for a, b, c, d in boxes]
+    return [da.Array(layers, f"{name}-{k}", size, image.dtype) for k, size in enumerate(sizes)]
+
+
 def whole_image(
     kernel: Callable,
     combine: Callable,
@@ -377,6 +395,16 @@ class _KernelTile:
     def __call__(self, sources, given):
         windows = [_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)]
         return self.run(windows, given, self.trim, self.shape)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One box of `windows`."""
+
+    plan: tuple
+
+    def __call__(self, blocks):
+        return np.array(_put_together(self.plan, blocks))
 
 
 @dataclass(frozen=True)

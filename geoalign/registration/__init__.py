@@ -26,6 +26,7 @@ from geoalign.registration.phase import PhaseMatcher
 from geoalign.registration.select import MODELS
 from geoalign.registration.sift import SiftMatcher
 from geoalign.registration.structure import StructureMatcher
+from geoalign.registration.tiepoints import images
 from geoalign.types.alignment import Alignment, Match
 from geoalign.types.stack import SAR_BANDS, is_sar
 
@@ -50,13 +51,15 @@ def match(reference, moving, *, matcher="auto", model="auto", valid=None, max_sh
     Parameters
     ----------
     reference, moving : arrays or DataArrays (row, col)
-        NaN is invalid in either. DataArrays named like a SAR band (vv, vh, hh, hv) are matched in logarithms.
+        NaN is invalid in either. DataArrays named like a SAR band (vv, vh, hh, hv) are matched in logarithms. Lazy
+        ones (dask) may be larger than memory: those over 2048 px are decimated in one pass, and tiles of them read.
     matcher : str or object
-        "auto" (phase, brought near by ORB where needed), "phase", "orb", or any object that is called as
+        "auto" (by evidence), "phase", "ecc", "ncc", "orb", "sift" within one kind of sensor, "mutual_information" and
+        "structure" across kinds, "dense" (a field), or any object that is called as
         `matcher(reference, moving, valid=..., seed=...)` and returns a Match.
     model : str
-        shift, rigid, similarity, affine, projective, field, or "auto": the simplest that held-out points allow. Only
-        for matchers given by name.
+        shift, rigid, similarity, affine, projective, polynomial2, field, or "auto": the simplest that held-out points
+        allow. Only for matchers given by name.
     valid : array of bool, or (reference's, moving's)
         Masks; None = every finite pixel.
     max_shift_px : float
@@ -88,9 +91,11 @@ def match(reference, moving, *, matcher="auto", model="auto", valid=None, max_sh
     (-3.0, -2.0)
     """
     chosen = _matcher(matcher, model, max_shift_px)
-    pair = [np.asarray(_plain(image), np.float32) for image in (reference, moving)]
+    pair = [_plain(image) for image in (reference, moving)]
+    if hasattr(chosen, "align"):
+        return chosen.align(*images(*pair, valid), seed=seed)
     masks = tuple(None if m is None else np.asarray(m, bool) for m in _two(valid))
-    return chosen(*pair, valid=masks, seed=seed)
+    return chosen(*(np.asarray(image, np.float32) for image in pair), valid=masks, seed=seed)
 
 
 def coregister(

@@ -11,9 +11,10 @@ from geoalign import chunked
 from geoalign.errors import StackError
 from geoalign.registration.adjust import compose, rms_sigma_px
 from geoalign.registration.auto import AutoMatcher
-from geoalign.registration.neighbours import Held, Pairs
+from geoalign.registration.neighbours import Pairs
 from geoalign.registration.network import align_stack, matching_band, median_of, one_line, sharpest_band
 from geoalign.registration.select import model_name
+from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import REPORT_COLUMNS, Alignment, Match
 from geoalign.types.stack import check_stack, geobox_of, is_sar, pixel_size_m
 from geoalign.types.warp import mean_displacement
@@ -64,15 +65,15 @@ def align_across(stack, reference, matcher, *, band, seed, refine, network) -> A
     return Alignment("stack", warps, report, own.geobox, own.shape, points)
 
 
-def _composite(stack, band, seed) -> Held:
+def _composite(stack, band, seed) -> Image:
     """What a stack of aligned scenes shows without its noise: the mean of logarithms for SAR, else the median."""
     if band == "auto":
         band = sharpest_band(stack, seed)
     bands = matching_band(stack, band)
     if not is_sar(stack):
-        return Held(median_of(bands))
+        return Image(median_of(bands))
 
     def mean(series):
         return bottleneck.nanmean(series.astype(np.float64), axis=1)
 
-    return Held(chunked.per_pixel(mean, bands, outputs={"mean": "float32"})["mean"].data)
+    return Image(chunked.per_pixel(mean, bands, outputs={"mean": "float32"})["mean"].data)

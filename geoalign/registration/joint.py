@@ -15,7 +15,7 @@ import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.kernels.resample import resample
-from geoalign.registration.neighbours import KEEP_BYTES, Held
+from geoalign.registration.neighbours import KEEP_BYTES
 from geoalign.registration.phase import BANDS, best_band, first_limit, measure
 from geoalign.registration.tiepoints import MARGIN, Image, Level, cut, windows_for
 from geoalign.types.alignment import Match
@@ -32,7 +32,7 @@ class Joint:
 
     MIN_SCENES = 4
 
-    def __init__(self, reference: Held, scenes: list[Held], at, model, seed):
+    def __init__(self, reference: Image, scenes: list[Image], at, model, seed):
         self.reference, self.scenes, self.at, self.model, self.seed = reference, scenes, at, model, seed
         self.bands = BANDS  # chosen with the first match of the means and kept: the scenes are of one kind
         self.windows = windows_for(reference.shape)

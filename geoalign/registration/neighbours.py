@@ -6,69 +6,22 @@ import inspect
 import logging
 from dataclasses import is_dataclass, replace
 
-import dask
 import numpy as np
 
 from geoalign.errors import MatchError
 from geoalign.registration.auto import AutoMatcher, polished
 from geoalign.registration.phase import PhaseMatcher, first_limit, refine
-from geoalign.registration.tiepoints import MARGIN, Image, windows_for
+from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import Match
 
 log = logging.getLogger("geoalign")
 
 KEEP_BYTES = 256 * 2**20
 """Scenes are remembered between pairs as far as they fit into this; those used longest ago are read again."""
-SLACK = 24
-"""Pixels that remembered tiles reach further than one match needs them, because matches expect them displaced."""
 ANCHORS = 3
 """Neighbours of its season that a weak scene is tied to."""
 OTHER_YEAR_DAYS = 180
 """Days apart from which a scene of the same season is one of another year."""
-
-
-class Held(Image):
-    """An image whose tiles are remembered, those of large ones too, until it is told to forget."""
-
-    _tiles: list | None = None
-
-    def tiles(self, boxes):
-        if not self.by_tiles or any(box is None for box in boxes):
-            return super().tiles(boxes)
-        if self._tiles is None:
-            self._tiles = self._around_windows()
-        held, origins = self._tiles
-        out = [None] * len(boxes)
-        for k, (a, b, c, d) in enumerate(boxes):
-            if len(boxes) != len(held):
-                break
-            r, s = a - origins[k][0], b - origins[k][1]
-            if r >= 0 and s >= 0 and c - origins[k][0] <= held[k].shape[0] and d - origins[k][1] <= held[k].shape[1]:
-                out[k] = held[k][r : c - origins[k][0], s : d - origins[k][1]]
-        missing = [k for k, tile in enumerate(out) if tile is None]
-        for k, tile in zip(missing, super().tiles([boxes[k] for k in missing]) if missing else []):
-            out[k] = tile
-        return out
-
-    def _around_windows(self):
-        windows, shape = windows_for(self.shape), np.array(self.shape)
-        low = np.clip(windows.start - MARGIN - SLACK, 0, shape - 1)
-        high = np.clip(windows.start + windows.size + MARGIN + SLACK, low + 1, shape)
-        cuts = [self.data[a:c, b:d] for (a, b), (c, d) in zip(low.tolist(), high.tolist())]
-        return [np.array(tile, np.float32) for tile in dask.compute(*cuts)], low.tolist()
-
-    def forget(self):
-        """Give back what was read; the decimated image stays."""
-        self._tiles = self._whole = None
-        self.prepared.clear()
-
-    @property
-    def bytes(self) -> int:
-        """What it holds at the most, bytes."""
-        if not self.by_tiles:
-            return 4 * self.shape[0] * self.shape[1]
-        windows = windows_for(self.shape)
-        return 4 * len(windows.start) * (windows.size + 2 * (MARGIN + SLACK)) ** 2
 
 
 class Pairs:
@@ -78,7 +31,7 @@ class Pairs:
         it has `align`; across : they may come from sensors of different kinds, which those of one stack do not
     """
 
-    def __init__(self, scenes: list[Held], matcher, seed, across=False):
+    def __init__(self, scenes: list[Image], matcher, seed, across=False):
         self.matcher = replace(matcher, across=across) if isinstance(matcher, AutoMatcher) else matcher
         self.scenes, self.seed = scenes, seed
         self.found: dict[tuple[int, int], Match | Exception] = {}

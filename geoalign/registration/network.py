@@ -23,7 +23,7 @@ from geoalign.registration.adjust import (
     solve,
 )
 from geoalign.registration.joint import Joint
-from geoalign.registration.neighbours import KEEP_BYTES, Held, Pairs, pairs_along_time
+from geoalign.registration.neighbours import KEEP_BYTES, Pairs, pairs_along_time
 from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
@@ -150,9 +150,9 @@ def _solved(pairs, results, root, times, model, frame):
     return solve(edges, results, root, model, frame)
 
 
-def images_of(bands) -> list[Held]:
+def images_of(bands) -> list[Image]:
     """The scenes of (time, y, x) as images read on demand."""
-    return [Held(bands.isel(time=k).data) for k in range(bands.sizes["time"])]
+    return [Image(bands.isel(time=k).data) for k in range(bands.sizes["time"])]
 
 
 def names_of(stack) -> list[str]:
@@ -279,7 +279,7 @@ def _reference(reference, stack, names, scenes, band):
     here, there = geobox_of(stack), geobox_of(reference) if isinstance(reference, xr.Dataset | xr.DataArray) else None
     if here is not None and there is not None and here != there:
         raise StackError("the reference lies on another grid than the stack; open it with like=stack.")
-    return label, None, Held(image.astype(np.float32))
+    return label, None, Image(image.astype(np.float32))
 
 
 def median_of(bands):

@@ -6,13 +6,17 @@ around them, and all sums are float64.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import dask
 import numpy as np
 import xarray as xr
 
-from geoalign.chunked import whole_image
+from geoalign import chunked
+from geoalign.errors import MatchError
+from geoalign.kernels.decimate import block_sums, mean_of
 from geoalign.kernels.phase import masked_correlation
 from geoalign.kernels.refine import band_pass, sample, spline, window_step
 
@@ -24,8 +28,12 @@ FEATURE_PX = 1200
 """Longest side of the image in which features are matched."""
 MARGIN = 40
 """Pixels a tile reaches beyond its window: room for the filter and for what the first search left over."""
+SLACK = 24
+"""Pixels that remembered tiles reach further than one match needs them, because matches expect them displaced."""
 MAX_SIDE = 13
 """Windows along an axis at most: 169 in all bound the work on an image of any size."""
+DENSE_SIDE, DENSE_PX = 32, 64
+"""The same for a field of a large image, and the side of its windows, px."""
 
 
 class Image:
@@ -41,21 +49,32 @@ class Image:
         self.keep = keep
         self._coarse: dict[int, np.ndarray] = {}
         self._whole: np.ndarray | None = None
+        self._sums: tuple | None = None
+        self._held: tuple | None = None
         self.prepared: dict = {}
 
     @property
     def factor(self) -> int:
         """Decimation of the first search."""
-        return -(-max(self.shape) // COARSE_PX)
+        return self._level(COARSE_PX)
 
     @property
     def feature_factor(self) -> int:
         """Decimation for features: they need finer texture than a correlation does."""
-        return -(-max(self.shape) // FEATURE_PX)
+        return self._level(FEATURE_PX)
 
     @property
     def by_tiles(self) -> bool:
         return max(self.shape) > WHOLE_PX
+
+    @property
+    def base(self) -> int:
+        """Decimation to which a large image is brought in the one pass that reads all of it; 1 for those held whole."""
+        return -(-max(self.shape) // WHOLE_PX)
+
+    def _level(self, side):
+        """The least decimation to `side` px that the one pass over a large image gives as well."""
+        return -(-max(self.shape) // (side * self.base)) * self.base
 
     def coarse(self, factor: int) -> np.ndarray:
         """Mean of the observed pixels of blocks of `factor` x `factor` (NaN where half or more are missing)."""
@@ -66,23 +85,66 @@ class Image:
     def _block_means(self, factor):
         if not self.by_tiles:
             return block_mean(self.tiles([None])[0], factor)
-        block = factor * max(1, 1024 // factor)
+        # from the base wherever it divides, whatever was asked for before: the bits must not depend on the order
+        if factor % self.base:
+            return mean_of(*self._read_sums(factor), factor**2)
+        if self._sums is None:
+            self._sums = self._read_sums(self.base, self.keep and self._held is None)
+        total, count = self._sums
+        part = factor // self.base
+        if part > 1:
+            total, count = (block_sums(np.where(count > 0, v, 0.0), part)[0] for v in (total, count))
+        return mean_of(total, count, factor**2)
+
+    def _read_sums(self, factor, hold=False):
+        """Sums and numbers of the observed pixels of blocks, in one pass over the image.
+
+        hold : remember what lies around the windows as well
+        """
+        block = factor * max(1, chunked.BLOCK // factor)
         shape = tuple(n // factor for n in self.shape)
         counts = [[min(block, n - start) // factor for start in range(0, n, block)] for n in self.shape]
 
+        def sums(image):
+            return np.stack(block_sums(np.asarray(image, np.float32), factor)).astype(np.float32)
+
         def assemble(parts):
-            whole, at, k = np.empty(shape), 0, 0
+            whole, at, k = np.empty((2, *shape)), 0, 0
             for height in counts[0]:
                 left = 0
                 for width in counts[1]:
-                    whole[at : at + height, left : left + width] = parts[k]
+                    whole[:, at : at + height, left : left + width] = parts[k]
                     left, k = left + width, k + 1
                 at += height
             return whole.ravel()
 
         image = xr.DataArray(self.data, dims=("y", "x"))
-        means = whole_image(block_mean, assemble, image, size=shape[0] * shape[1], block=block, factor=factor)
-        return np.asarray(means.values).reshape(shape).astype(np.float32)
+        total = chunked.whole_image(sums, assemble, image, size=2 * shape[0] * shape[1], block=block)
+        boxes = self._around_windows() if hold else []
+        total, *tiles = dask.compute(total.data, *chunked.windows(self.data, boxes))
+        if hold:
+            self._held = boxes, [np.array(tile, np.float32) for tile in tiles]
+        return tuple(total.reshape(2, *shape).astype(np.float32))
+
+    def _around_windows(self):
+        """Boxes around the windows, with room for a motion of `SLACK` px."""
+        windows, shape = windows_for(self.shape), np.array(self.shape)
+        low = np.clip(windows.start - MARGIN - SLACK, 0, shape - 1)
+        high = np.clip(windows.start + windows.size + MARGIN + SLACK, low + 1, shape)
+        return [(*a, *b) for a, b in zip(low.tolist(), high.tolist())]
+
+    def forget(self):
+        """Give back what was read at full resolution; decimated images that were asked for stay."""
+        self._whole = self._sums = self._held = None
+        self.prepared.clear()
+
+    @property
+    def bytes(self) -> int:
+        """What it holds at the most, bytes."""
+        if not self.by_tiles:
+            return 4 * self.shape[0] * self.shape[1]
+        tiles = sum((c - a) * (d - b) for a, b, c, d in self._around_windows())
+        return 4 * tiles + 8 * self.shape[0] * self.shape[1] // self.base**2
 
     def tiles(self, boxes) -> list[np.ndarray]:
         """The pixels of boxes (row, col, row_end, col_end); None stands for the whole image."""
@@ -94,21 +156,57 @@ class Image:
                     return [whole for _ in boxes]
                 self._whole = whole
             return [self._whole for _ in boxes]
-        cuts = [self.data[a:c, b:d] for a, b, c, d in boxes]
-        return [np.asarray(tile, np.float32) for tile in dask.compute(*cuts)]
+        if not self.keep or len(boxes) != len(windows_for(self.shape).start):
+            return self._read(boxes)
+        if self._held is None:
+            around = self._around_windows()
+            self._held = around, [np.array(tile) for tile in self._read(around)]
+        out = []
+        for (a, b, c, d), (top, left, bottom, right), tile in zip(boxes, *self._held):
+            inside = a >= top and b >= left and c <= bottom and d <= right
+            out.append(tile[a - top : c - top, b - left : d - left] if inside else None)
+        missing = [k for k, tile in enumerate(out) if tile is None]
+        for k, tile in zip(missing, self._read([boxes[k] for k in missing])):
+            out[k] = tile
+        return out
+
+    def _read(self, boxes):
+        return [np.asarray(tile, np.float32) for tile in dask.compute(*chunked.windows(self.data, boxes))]
+
+
+def images(reference, moving, valid=None) -> tuple[Image, Image]:
+    """Both images to be matched, read when they are looked at; what is masked or not finite is NaN.
+
+    reference, moving : NumPy or dask arrays, or DataArrays (row, col); valid : a mask, or (reference's, moving's)
+    """
+    masks = valid if isinstance(valid, tuple | list) else (valid, valid)
+    out = []
+    for image, mask in zip((reference, moving), masks):
+        image = _data(image)
+        if image.ndim != 2:
+            raise MatchError(f"two images (row, col) are matched, got shape {tuple(image.shape)}.")
+        image = xr.DataArray(image, dims=("y", "x")).astype(np.float32, copy=False)
+        good = np.isfinite(image)
+        if mask is not None:
+            mask = _data(mask)
+            if tuple(mask.shape) != image.shape:
+                raise MatchError(f"a mask of shape {tuple(mask.shape)} was given for an image of shape {image.shape}.")
+            good = good & xr.DataArray(mask, dims=image.dims).astype(bool)
+        out.append(Image(image.where(good).data))
+    return tuple(out)
+
+
+def _data(array):
+    if isinstance(array, xr.DataArray):
+        return array.data
+    return array if chunked.is_lazy(array) else np.asarray(array)
 
 
 def block_mean(image, factor):
     """Mean over blocks of factor x factor of the observed pixels; NaN where fewer than half were observed."""
     if factor == 1:
         return np.asarray(image, np.float32)
-    n_row, n_col = (n // factor for n in image.shape)
-    blocks = np.asarray(image[: n_row * factor, : n_col * factor], np.float64).reshape(n_row, factor, n_col, factor)
-    seen = np.isfinite(blocks)
-    count = seen.sum(axis=(1, 3))
-    total = np.where(seen, blocks, 0.0).sum(axis=(1, 3))
-    mean = np.divide(total, count, out=np.full(count.shape, np.nan), where=count >= 0.5 * factor * factor)
-    return mean.astype(np.float32)
+    return mean_of(*block_sums(np.asarray(image), factor), factor**2)
 
 
 @dataclass(frozen=True)
@@ -121,6 +219,11 @@ class Windows:
     @property
     def centre(self):
         return self.start + (self.size - 1) / 2
+
+    def pixels(self, k: int):
+        """Reference rows and cols of the pixels of one window, (size, size)."""
+        line = np.arange(self.size, dtype=np.float64)
+        return np.broadcast_arrays(self.start[k, 0] + line[:, None], self.start[k, 1] + line[None, :])
 
     def grid(self, widen: int = 0):
         """Reference rows and cols of the pixels of all windows, (n, size, size), widened by some px each side."""
@@ -137,9 +240,18 @@ def windows_for(shape, finer: bool = False) -> Windows:
     """
     size = int(np.clip(8 * round(min(shape) / 64), 24, 96))
     size = min(size // 2 if finer else size, *shape)
+    return _spread(shape, size, MAX_SIDE + 3 if finer else MAX_SIDE)
+
+
+def dense_windows(shape) -> Windows:
+    """Windows for a field of a large image: `DENSE_SIDE` along an axis, as far as they fit."""
+    return _spread(shape, min(DENSE_PX, *shape), DENSE_SIDE)
+
+
+def _spread(shape, size, most):
     starts = []
     for n in shape:
-        count = int(np.clip(n // size, 1, MAX_SIDE + 3 if finer else MAX_SIDE))
+        count = int(np.clip(n // size, 1, most))
         pitch = n / count
         starts.append([round((k + 0.5) * pitch - size / 2) for k in range(count)])
     return Windows(np.array([(r, c) for r in starts[0] for c in starts[1]]), size)
@@ -174,8 +286,7 @@ class Level:
 
     def with_windows(self, windows: Windows) -> Level:
         """The same images with other windows; those of large images stay where their tiles are."""
-        whole = len({id(tile) for tile in self.ref}) == 1
-        if not whole:
+        if not self.whole:
             return self
         n = len(windows.start)
         at = [np.repeat(a[:1], n, axis=0) for a in (self.ref_at, self.mov_at)]
@@ -205,15 +316,43 @@ class Level:
     def step(self, warp, fine: float):
         """One least-squares step of every window: (n, 12) as `window_step` gives them."""
         size = self.windows.size
-        rows, cols = warp.pull(*self.windows.grid())
-        out = np.empty((len(rows), 12))
-        for k in range(len(rows)):
+        out = np.empty((len(self.windows.start), 12))
+
+        def one(k, rows, cols):
             values, valid = self.prepared("ref", k, fine)
             coef, ok = self.prepared("mov", k, fine)
             r, c = self.windows.start[k] - self.ref_at[k]
             at = self.mov_at[k]
-            out[k] = window_step(values, valid, r, c, size, size, coef, ok, rows[k] - at[0], cols[k] - at[1])
+            out[k] = window_step(values, valid, r, c, size, size, coef, ok, rows - at[0], cols - at[1])
+
+        if self.whole:
+            for k, (rows, cols) in enumerate(zip(*warp.pull(*self.windows.grid()))):
+                one(k, rows, cols)
+        else:
+            # tiles are prepared independently of each other, and there may be a thousand of them
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(lambda k: one(k, *warp.pull(*self.windows.pixels(k))), range(len(out))))
         return out
+
+    @property
+    def whole(self) -> bool:
+        """Whether one tile, the whole image, serves all windows."""
+        return len({id(tile) for tile in self.ref}) == 1
+
+    def part(self, keep) -> Level:
+        """The same with some of the windows, keep (n,) bool."""
+        places = np.flatnonzero(keep)
+        ref, mov = ([tiles[k] for k in places] for tiles in (self.ref, self.mov))
+        windows = Windows(self.windows.start[places], self.windows.size)
+        return Level(windows, ref, self.ref_at[places], mov, self.mov_at[places], self.shared, self._cache)
+
+    def with_parts(self, offsets, size) -> Level:
+        """The same with parts of every window instead, one after the other: at offsets (m, 2) from its first pixel."""
+        m = len(offsets)
+        starts = (self.windows.start[:, None] + np.asarray(offsets)[None]).reshape(-1, 2)
+        ref, mov = ([tile for tile in tiles for _ in range(m)] for tiles in (self.ref, self.mov))
+        at = [np.repeat(a, m, axis=0) for a in (self.ref_at, self.mov_at)]
+        return Level(Windows(starts, size), ref, at[0], mov, at[1], self.shared, self._cache)
 
 
 def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
@@ -225,9 +364,9 @@ def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
     return Level(windows, [ref] * n, zero, [mov] * n, zero, reference.prepared)
 
 
-def full_level(reference: Image, moving: Image, warp) -> Level:
+def full_level(reference: Image, moving: Image, warp, windows: Windows | None = None) -> Level:
     """Both images at full resolution, whole or by tiles; the moving tiles lie where `warp` expects the windows."""
-    windows = windows_for(reference.shape)
+    windows = windows_for(reference.shape) if windows is None else windows
     ref, ref_at = cut(reference, windows.start, windows.start + windows.size)
     rows, cols = warp.pull(*windows.grid())
     low = np.floor(np.stack([rows.min(axis=(1, 2)), cols.min(axis=(1, 2))], axis=1)).astype(int)

@@ -10,7 +10,6 @@ from odc.geo.geobox import GeoBox
 
 from geoalign import coregister, new_stack
 from geoalign.errors import ConfigError, NoUsableData, StackError
-from geoalign.registration.neighbours import Held
 from geoalign.registration.network import best_scene
 from geoalign.registration.tiepoints import Image
 from geoalign.types.alignment import REPORT_COLUMNS, Alignment
@@ -160,7 +159,7 @@ def test_the_clearest_and_sharpest_scene_is_the_reference(ground):
     scenes[0] = gaussian_filter(scenes[0], 2.5)
     scenes[1][ground.clouds(SHAPE, 0.4, 1)] = np.nan
     scenes[3] = scenes[3] + 0.3 * np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
-    assert best_scene([Held(s) for s in scenes]) == 2
+    assert best_scene([Image(s) for s in scenes]) == 2
 
 
 def test_wrong_options_name_the_nearest(optical):
@@ -333,7 +332,7 @@ def test_large_scenes_of_a_network_are_read_once_as_far_as_they_fit(ground, monk
 
     monkeypatch.setattr(tiepoints, "WHOLE_PX", 100)
     image = ground.scene(Shift(), (300, 280))
-    held, plain = Held(image), Image(image)
+    held, plain = Image(image), Image(image)
     windows = tiepoints.windows_for(image.shape)
     low, high = windows.start - 5, windows.start + windows.size + 9
     for _ in range(2):
