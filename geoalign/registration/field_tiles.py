@@ -17,8 +17,9 @@ from geoalign.registration.select import fit
 from geoalign.registration.tiepoints import Image, full_level
 from geoalign.types.alignment import Match
 
-TRUST = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Error of the decimated field over what it was said to be: the windows tell which."""
+TRUST = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Error of the decimated field over what it was said to be: the windows tell which, as far as they can. A priori it is
+within a factor of two: windows that are noisier than the field know nothing of it, and it would pass for perfect."""
 ROUNDS = 3
 """Times the windows are measured at the most, each around what the last ones gave."""
 SETTLED_PX = 0.05
@@ -41,11 +42,13 @@ def field_by_tiles(reference: Image, moving: Image, nodes: Nodes, prior, windows
     windows held out, whose residuals scale the covariance.
     """
     warp = nodes.warp()
-    level = full_level(reference, moving, warp, windows)
+    # what the filter reaches, and a few px for what the field left over
+    level = full_level(reference, moving, warp, windows, margin=int(np.ceil(14 * fine)) + 8)
+    checked = level.part(check)
     for _ in range(ROUNDS):
-        response = response_of(level.part(check), warp, fine)
+        response = response_of(checked, warp, fine)
         points = points_of(level, warp, fine, response)
-        points = _calibrated(points, _scatter(level.part(check), warp, fine, response))
+        points = _calibrated(points, _scatter(checked, warp, fine, response))
         kept = points.use & ~check
         if kept.sum() < 12:
             raise MatchError(f"only {int(kept.sum())} of {len(kept)} windows could be matched at full resolution.")
@@ -110,7 +113,7 @@ def _joined(nodes, prior, points, use):
         hessian, right = point_normal(*basis, inverse * weight[:, None, None], left, n_r, n_c)
         normal, right = flow.banded(hessian, 1.0), np.moveaxis(right, 0, -1).ravel()
         trials = [(*flow.evidence(normal, prior, right, t, len(right)), t) for t in trust]
-        _, delta, cholesky, best = min(trials, key=lambda trial: trial[0])
+        _, delta, cholesky, best = min(trials, key=lambda trial: trial[0] + np.log2(trial[3]) ** 2)
         solution = np.moveaxis(delta.reshape(n_r, n_c, 2), -1, 0)
         if step == 2:
             break
@@ -159,7 +162,7 @@ def _measured(level, points, nodes, prior, blind, check, seed, method, shape):
     quality.refuse_worse(level.part(judge), blind, everything, everything, shape)
     return Match(
         warp=warp,
-        covariance=variance * max(scale, 0.1),
+        covariance=variance * max(scale, 0.5),
         score=float(np.median(points.score[in_fit])),
         rmse_px=quality.rms_length(residual, in_fit),
         n_points=int(in_fit.sum()),

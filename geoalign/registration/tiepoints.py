@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import dask
 import numpy as np
@@ -32,6 +33,8 @@ SLACK = 24
 """Pixels that remembered tiles reach further than one match needs them, because matches expect them displaced."""
 MAX_SIDE = 13
 """Windows along an axis at most: 169 in all bound the work on an image of any size."""
+BATCH = 64
+"""Windows of tiles that are searched at a time."""
 DENSE_SIDE, DENSE_PX = 32, 64
 """The same for a field of a large image, and the side of its windows, px."""
 
@@ -272,6 +275,7 @@ class Level:
     mov_at: np.ndarray
     shared: dict | None = None
     _cache: dict = field(default_factory=dict)
+    _fine: float | None = None
 
     def prepared(self, which: str, k: int, fine: float):
         """Band-passed tile of window k, its validity, and for the moving image spline coefficients; computed once."""
@@ -279,6 +283,10 @@ class Level:
         # the same reference serves many scenes: what is prepared of it is remembered with it
         cache = self.shared if which == "ref" and self.shared is not None else self._cache
         key = (which, id(tile), fine)
+        if not self.whole and self._fine != fine:
+            # filtered tiles are five times the size of what was read: those of one scale are held at a time
+            self._cache.clear()
+            self._fine = fine
         if key not in cache:
             values, valid = band_pass(tile, fine, 4 * fine)
             cache[key] = (values if which == "ref" else spline(values), valid)
@@ -297,6 +305,15 @@ class Level:
 
         Returns (surfaces, shared): (n, 2 reach + 1, 2 reach + 1), and the part of each window that was compared.
         """
+        n = len(self.windows.start)
+        if n <= BATCH or self.whole:
+            return self._searched(warp, reach, fine)
+        # spectra of many windows at once would take more memory than the tiles
+        places = [(np.arange(n) // BATCH) == k for k in range(-(-n // BATCH))]
+        parts = [self.part(place)._searched(warp, reach, fine) for place in places]
+        return tuple(np.concatenate(part) for part in zip(*parts))
+
+    def _searched(self, warp, reach, fine):
         n, size = len(self.windows.start), self.windows.size
         wide = size + 2 * reach
         rows, cols = (v.reshape(n, -1) for v in warp.pull(*self.windows.grid(reach)))
@@ -334,7 +351,7 @@ class Level:
                 list(pool.map(lambda k: one(k, *warp.pull(*self.windows.pixels(k))), range(len(out))))
         return out
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether one tile, the whole image, serves all windows."""
         return len({id(tile) for tile in self.ref}) == 1
@@ -344,7 +361,7 @@ class Level:
         places = np.flatnonzero(keep)
         ref, mov = ([tiles[k] for k in places] for tiles in (self.ref, self.mov))
         windows = Windows(self.windows.start[places], self.windows.size)
-        return Level(windows, ref, self.ref_at[places], mov, self.mov_at[places], self.shared, self._cache)
+        return Level(windows, ref, self.ref_at[places], mov, self.mov_at[places], self.shared)
 
     def with_parts(self, offsets, size) -> Level:
         """The same with parts of every window instead, one after the other: at offsets (m, 2) from its first pixel."""
@@ -352,7 +369,7 @@ class Level:
         starts = (self.windows.start[:, None] + np.asarray(offsets)[None]).reshape(-1, 2)
         ref, mov = ([tile for tile in tiles for _ in range(m)] for tiles in (self.ref, self.mov))
         at = [np.repeat(a, m, axis=0) for a in (self.ref_at, self.mov_at)]
-        return Level(Windows(starts, size), ref, at[0], mov, at[1], self.shared, self._cache)
+        return Level(Windows(starts, size), ref, at[0], mov, at[1], self.shared)
 
 
 def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
@@ -364,23 +381,25 @@ def coarse_level(reference: Image, moving: Image, factor: int) -> Level:
     return Level(windows, [ref] * n, zero, [mov] * n, zero, reference.prepared)
 
 
-def full_level(reference: Image, moving: Image, warp, windows: Windows | None = None) -> Level:
+def full_level(reference: Image, moving: Image, warp, windows: Windows | None = None, margin: int = MARGIN) -> Level:
     """Both images at full resolution, whole or by tiles; the moving tiles lie where `warp` expects the windows."""
     windows = windows_for(reference.shape) if windows is None else windows
-    ref, ref_at = cut(reference, windows.start, windows.start + windows.size)
-    rows, cols = warp.pull(*windows.grid())
-    low = np.floor(np.stack([rows.min(axis=(1, 2)), cols.min(axis=(1, 2))], axis=1)).astype(int)
-    high = np.ceil(np.stack([rows.max(axis=(1, 2)), cols.max(axis=(1, 2))], axis=1)).astype(int) + 1
-    mov, mov_at = cut(moving, low, high)
+    ref, ref_at = cut(reference, windows.start, windows.start + windows.size, margin)
+    low, high = np.zeros((2, len(windows.start), 2), int)
+    if moving.by_tiles:
+        for k in range(len(low)):
+            places = np.stack(warp.pull(*windows.pixels(k)))
+            low[k], high[k] = np.floor(places.min(axis=(1, 2))), np.ceil(places.max(axis=(1, 2))) + 1
+    mov, mov_at = cut(moving, low, high, margin)
     kept = reference.keep and not reference.by_tiles
     return Level(windows, ref, ref_at, mov, mov_at, reference.prepared if kept else None)
 
 
-def cut(image, low, high):
+def cut(image, low, high, margin=MARGIN):
     """Tiles around boxes low..high (n, 2), with a margin, and their first pixels; one whole image where it is small."""
     if not image.by_tiles:
         return image.tiles([None] * len(low)), np.zeros((len(low), 2), int)
     shape = np.array(image.shape)
-    a = np.clip(low - MARGIN, 0, shape - 1)
-    b = np.clip(high + MARGIN, a + 1, shape)
+    a = np.clip(low - margin, 0, shape - 1)
+    b = np.clip(high + margin, a + 1, shape)
     return image.tiles([(*p, *q) for p, q in zip(a.tolist(), b.tolist())]), a
