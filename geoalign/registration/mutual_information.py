@@ -411,9 +411,10 @@ class _Pair:
         if good.sum() < 6:
             return 0.0
         mean, total, count = mean[:, good], total[good], count[good]
-        if total.sum() <= (mean @ count).max():
-            return 0.0
         spread = np.sqrt((mean.var(axis=0, ddof=1) * count**2).sum() * (1 + 1 / len(mean)))
+        # along the crests of waves and furrows other positions tell as much: nothing is known about that direction
+        if total.sum() - (mean @ count).max() <= quality.RIDGE * spread:
+            return 0.0
         return float((total.sum() - (mean @ count).mean()) / spread)
 
     def _by_block(self, matrix):

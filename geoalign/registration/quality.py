@@ -19,9 +19,11 @@ APART_PX = 0.3
 EVIDENCE = 6.0
 """Standard deviations the pooled correlation must stand above that of wrong lags. Of two images of noise the best lag
 of a whole search stands at 2 to 5."""
+RIDGE = 1.5
+"""Standard deviations the peak must stand above the best of the lags around it."""
 
 
-def evidence(surfaces, shared, offset) -> float:
+def evidence(surfaces, shared, offset, ridge=RIDGE) -> float:
     """How far the pooled correlation at the matched place stands out from other lags, in standard deviations.
 
     surfaces : (n, lags, lags) correlation of each window around the place the search expected; shared : (n,) part of
@@ -45,10 +47,12 @@ def evidence(surfaces, shared, offset) -> float:
         return 0.0
     pooled /= total
     peak = float(pooled[lags <= 1.5].max())
-    if peak <= pooled[lags > 3.5].max():
-        return 0.0
     # windows are independent: the mean over them is steadier than one by the root of their (weighted) number
-    return peak / np.sqrt(spread2 / total * total2 / total**2)
+    noise = float(np.sqrt(spread2 / total * total2 / total**2))
+    # of waves and furrows a lag along the crests does as well as the right one: the images say nothing about it
+    if peak - pooled[lags > 3.5].max() <= ridge * noise:
+        return 0.0
+    return peak / noise
 
 
 def refuse_worse(level, warp, check, used, shape, sigma_px=0.0):

@@ -265,7 +265,7 @@ def _tightened(pair: _Pair, warp, scale, rounds=2, reach=REACH):
         inside = places[consensus(centre[places], (centre + offset)[places], height[places] ** 2)]
         agreed = _through(warp, centre, offset, covariance, inside, pair.shape)
         moved = np.stack(agreed.pull(*centre.T), 1) - np.stack(warp.pull(*centre.T), 1)
-        seen, warp = quality.evidence(surfaces, shared, moved), agreed
+        seen, warp = quality.evidence(surfaces, shared, moved, ridge=0.75), agreed
         if np.abs(moved).max() < 0.5:
             break
     return warp, seen

@@ -170,3 +170,12 @@ def test_a_polynomial_is_fitted_where_it_is_asked_for():
     rows, cols = np.mgrid[0:SIZE:6, 0:SIZE:6].astype(float)
     dy, dx = truth(rows, cols)
     np.testing.assert_allclose(found.warp.pull(rows, cols), (rows + dy, cols + dx), atol=0.02)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_waves_on_water_are_never_answered(seed):
+    rng = np.random.default_rng(seed)
+    crests = [np.sin(np.arange(SIZE)[:, None] / 5 + phase) * 0.4 for phase in rng.uniform(0, 6, 2)]
+    images = [(c + rng.normal(size=(SIZE, SIZE))).astype(np.float32) for c in crests]
+    with pytest.raises(MatchError):
+        match(*images)
