@@ -17,9 +17,11 @@ from geoalign.registration.select import fit
 from geoalign.registration.tiepoints import Image, full_level
 from geoalign.types.alignment import Match
 
-TRUST = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+TRUST = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Error of the decimated field over what it was said to be: the windows tell which, as far as they can. A priori it is
 within a factor of two: windows that are noisier than the field know nothing of it, and it would pass for perfect."""
+STILL_PX = 0.003
+"""What fitting the decimated images leaves open, in their pixels: the field is not trusted further."""
 ROUNDS = 3
 """Times the windows are measured at the most, each around what the last ones gave."""
 SETTLED_PX = 0.05
@@ -45,6 +47,9 @@ def field_by_tiles(reference: Image, moving: Image, nodes: Nodes, prior, windows
     # what the filter reaches, and a few px for what the field left over
     level = full_level(reference, moving, warp, windows, margin=int(np.ceil(14 * fine)) + 8)
     checked = level.part(check)
+    still = STILL_PX * max(reference.base, moving.base) / _rms_sigma(prior, nodes.grid, seed)
+    # in units in which it is trusted as far as it can be
+    prior = prior / max(1.0, still) ** 2
     for _ in range(ROUNDS):
         response = response_of(checked, warp, fine)
         points = points_of(level, warp, fine, response)
@@ -58,6 +63,12 @@ def field_by_tiles(reference: Image, moving: Image, nodes: Nodes, prior, windows
         if np.sqrt((moved[kept] ** 2).sum(axis=1).mean()) < SETTLED_PX:
             break
     return _measured(level, points, nodes, prior, blind, check, seed, method, reference.shape)
+
+
+def _rms_sigma(prior, grid, seed):
+    """Error, px an axis, of coefficients of this inverse covariance, over the nodes in the image."""
+    draws = flow.posterior_draws(flow.cholesky(prior), DRAWS // 4, seed).reshape(-1, *grid[:2], 2)
+    return float(np.sqrt(np.median(draws[:, 2:-2, 2:-2] ** 2) / 0.455))
 
 
 def _residual(points, warp):
@@ -146,9 +157,12 @@ def _measured(level, points, nodes, prior, blind, check, seed, method, shape):
     variance = np.mean([[node_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
     residual[~check] = _residual(points, warp)[~check]
     own = np.trace(points.covariance, axis1=1, axis2=2) / 2
-    told = own + _sigma2(warp, variance, points.at)
+    field = _sigma2(warp, variance, points.at)
+    told = own + field
     ratio = (residual**2).sum(axis=1) / told
     scale = float(np.median(ratio[check & points.use])) / 1.3863 if (check & points.use).sum() >= 9 else 1.0
+    # held-out windows speak of the field as far as its error is not hidden in theirs
+    scale = max(1.0 + (scale - 1.0) * float(np.median((field / told)[points.use])), 1.0)
     away = points.use & (ratio > 36 * max(scale, 1.0))
     away |= points.use & ~check & (weight <= 0)
     reason = points.reason.copy()
@@ -162,7 +176,7 @@ def _measured(level, points, nodes, prior, blind, check, seed, method, shape):
     quality.refuse_worse(level.part(judge), blind, everything, everything, shape)
     return Match(
         warp=warp,
-        covariance=variance * max(scale, 0.5),
+        covariance=variance * scale,
         score=float(np.median(points.score[in_fit])),
         rmse_px=quality.rms_length(residual, in_fit),
         n_points=int(in_fit.sum()),

@@ -82,11 +82,12 @@ def test_a_field_by_tiles_is_as_good_as_full_resolution_allows(small, ground, er
     reference, moving = ground.scene(Shift(), SHAPE), ground.scene(bent, SHAPE, seed=1)
     found = match(lazy(reference), lazy(moving), matcher="phase", model="field")
     assert isinstance(found.warp, Field)
-    assert error_px(found.warp, bent, SHAPE) < 0.15
+    assert error_px(found.warp, bent, SHAPE) < 0.08
     rows, cols = np.mgrid[10:400:10, 10:390:10].astype(float)
     error = np.stack(found.warp.pull(rows, cols)) - np.stack(bent.pull(rows, cols))
     sigma = found.sigma_px(rows, cols)
-    assert 0.5 < (np.abs(error) < sigma).mean() < 0.95
+    assert (np.abs(error) < sigma).mean() > 0.5  # of so small an image little more is known than that it is good
+    assert np.median(sigma) < 0.3
     assert found.warp == match(reference, moving, matcher="phase", model="field").warp
 
 
