@@ -21,7 +21,8 @@ TRUST = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Error of the decimated field over what it was said to be: the windows tell which, as far as they can. A priori it is
 within a factor of two: windows that are noisier than the field know nothing of it, and it would pass for perfect."""
 STILL_PX = 0.003
-"""What fitting the decimated images leaves open, in their pixels: the field is not trusted further."""
+"""What fitting the decimated images leaves open, in their pixels; it is alike over wide areas, and windows that are
+noisy do not show it."""
 ROUNDS = 3
 """Times the windows are measured at the most, each around what the last ones gave."""
 SETTLED_PX = 0.05
@@ -47,9 +48,6 @@ def field_by_tiles(reference: Image, moving: Image, nodes: Nodes, prior, windows
     # what the filter reaches, and a few px for what the field left over
     level = full_level(reference, moving, warp, windows, margin=int(np.ceil(14 * fine)) + 8)
     checked = level.part(check)
-    still = STILL_PX * max(reference.base, moving.base) / _rms_sigma(prior, nodes.grid, seed)
-    # in units in which it is trusted as far as it can be
-    prior = prior / max(1.0, still) ** 2
     for _ in range(ROUNDS):
         response = response_of(checked, warp, fine)
         points = points_of(level, warp, fine, response)
@@ -62,13 +60,8 @@ def field_by_tiles(reference: Image, moving: Image, nodes: Nodes, prior, windows
         warp = blind
         if np.sqrt((moved[kept] ** 2).sum(axis=1).mean()) < SETTLED_PX:
             break
-    return _measured(level, points, nodes, prior, blind, check, seed, method, reference.shape)
-
-
-def _rms_sigma(prior, grid, seed):
-    """Error, px an axis, of coefficients of this inverse covariance, over the nodes in the image."""
-    draws = flow.posterior_draws(flow.cholesky(prior), DRAWS // 4, seed).reshape(-1, *grid[:2], 2)
-    return float(np.sqrt(np.median(draws[:, 2:-2, 2:-2] ** 2) / 0.455))
+    floor_px = STILL_PX * max(reference.base, moving.base)
+    return _measured(level, points, nodes, prior, blind, check, seed, method, reference.shape, floor_px)
 
 
 def _residual(points, warp):
@@ -147,7 +140,7 @@ def _extent(grid):
     return tuple(int(round(step * (n - 5))) + 1 for n, step in zip(grid[:2], grid[4:]))
 
 
-def _measured(level, points, nodes, prior, blind, check, seed, method, shape):
+def _measured(level, points, nodes, prior, blind, check, seed, method, shape, floor_px):
     """The Match by the field with all windows; those held out against the one without them, `blind`."""
     residual = _residual(points, blind)
     nodes, cholesky, weight = _joined(nodes, prior, points, points.use)
@@ -176,7 +169,7 @@ def _measured(level, points, nodes, prior, blind, check, seed, method, shape):
     quality.refuse_worse(level.part(judge), blind, everything, everything, shape)
     return Match(
         warp=warp,
-        covariance=variance * scale,
+        covariance=variance * scale + floor_px**2,
         score=float(np.median(points.score[in_fit])),
         rmse_px=quality.rms_length(residual, in_fit),
         n_points=int(in_fit.sum()),
