@@ -82,7 +82,7 @@ def gain_and_noise(ref, mov, both, spread):
 
     both : (row, col) float 0 or 1, pixels seen in the two; spread : px, of the Gaussian neighbourhood
     """
-    part = 4 if spread >= 16 else 1
+    part = max(1, int(spread // 4))
 
     def mean(values):
         return _smooth(np.where(both > 0, values, 0.0), spread, part)

@@ -26,6 +26,12 @@ REACH = 6
 """Pixels the windows are searched around where the first search puts them."""
 STEADY_PX = 0.5
 """Error over the image above which an affine is not trusted to predict where the windows lie; a shift is then."""
+CONTRADICTED = 0.25
+"""Share of windows beyond the reach of a linear warp from which a field is tried."""
+SURPRISE = 100.0
+"""Scatter about a linear warp, over what the points' own errors predict (variance ratio), that has one tried too."""
+FAR_PX = 3.0
+"""What a window counts that lies beyond the refinement's reach."""
 
 
 class NothingToMatch(MatchError):
@@ -275,6 +281,10 @@ def measure(level, warp, fine, response, model, limit, seed, method, shape, imag
         points = points_of(level, warp, fine, response)
     if images and (model == "field" or (model == "auto" and _bends(level, warp, fine, response, shape))):
         return field_match(*images, warp, fine, seed, method)
+    if images and model == "auto" and not images[0].by_tiles:
+        field = _field_instead(images, points, fitted, fine, seed, method)
+        if field is not None:
+            return field
     usable = points.use.copy()
     check = quality.check_points(usable, seed)
     kept = usable & ~check
@@ -285,6 +295,25 @@ def measure(level, warp, fine, response, model, limit, seed, method, shape, imag
     if fitted is None:
         raise MatchError(f"{int(kept.sum())} tie points are too few for the model {model!r}.")
     return judged(level, fine, points, fitted, kept, check, limit, method, shape)
+
+
+def _field_instead(images, points, linear, fine, seed, method) -> Match | None:
+    """A field where many windows contradict the linear warp and the field predicts held-out ones far better.
+
+    What bends more often than tie points can tell (`_bends`) leaves windows beyond the reach of the linear warp.
+    """
+    beyond = points.reason == "beyond the refinement's reach"
+    measured = (beyond | points.use).sum()
+    surprised = linear.factor > SURPRISE or beyond.sum() > CONTRADICTED * measured
+    if not surprised or measured < FIELD_POINTS:
+        return None
+    try:
+        field = field_match(*images, linear.warp, fine, seed, method)
+    except MatchError:
+        return None
+    left = np.hypot(*linear.residual[points.use].T)
+    left = np.sqrt(((left**2).sum() + FAR_PX**2 * beyond.sum()) / (left.size + beyond.sum()))
+    return field if field.n_points >= FIELD_POINTS and field.cv_px < 0.5 * left else None
 
 
 def _fit(model, points, use, shape, **options):
