@@ -90,15 +90,24 @@ def _kernel_weights(code, t, out):
     if code == 3:
         bspline_weights(t, out)
         return 4
+    if t < 1e-12 or t > 1.0 - 1e-12:
+        for k in range(6):
+            out[k] = 0.0
+        out[2 if t < 0.5 else 3] = 1.0
+        return 6
+    # the sines of all six distances from three: pixels are a whole number of half waves, or of thirds of them, apart
+    whole = 3.0 * math.sin(math.pi * t) / (math.pi * math.pi)
+    third = math.sin(math.pi * t / 3.0)
+    cosine = math.cos(math.pi * t / 3.0)
+    root = 0.8660254037844386
     total = 0.0
     for k in range(6):
-        d = t - (k - 2)
-        if abs(d) < 1e-12:
-            out[k] = 1.0
-        elif abs(d) >= 3.0 or abs(d - round(d)) < 1e-12:
-            out[k] = 0.0
-        else:
-            out[k] = 3.0 * math.sin(math.pi * d) * math.sin(math.pi * d / 3.0) / (math.pi * math.pi * d * d)
+        m = k - 2
+        d = t - m
+        near = 1.0 if m == 0 else (0.5 if abs(m) == 1 else (-0.5 if abs(m) == 2 else -1.0))
+        across = 0.0 if m == 0 or m == 3 else (root if m > 0 else -root)
+        value = whole * (third * near - cosine * across) / (d * d)
+        out[k] = value if m % 2 == 0 else -value
         total += out[k]
     for k in range(6):
         out[k] /= total
@@ -111,6 +120,20 @@ def _apply(values, i, j, wr, n_wr, wc, n_wc):
     n_row, n_col = values.shape
     total = 0.0
     low = np.inf
+    # between the pixels no weight is zero: nothing needs to be asked but at the end whether a NaN came in
+    if wr[0] != 0.0 and wc[0] != 0.0:
+        if i < 0 or j < 0 or i + n_wr > n_row or j + n_wc > n_col:
+            return np.nan
+        for a in range(n_wr):
+            line = 0.0
+            for b in range(n_wc):
+                v = values[i + a, j + b]
+                line += wc[b] * v
+                low = min(low, v)
+            total += wr[a] * line
+        if total <= 0.0 and low > 0.0:
+            total = low
+        return total
     for a in range(n_wr):
         if wr[a] == 0.0:
             continue
