@@ -281,7 +281,7 @@ def measure(level, warp, fine, response, model, limit, seed, method, shape, imag
         points = points_of(level, warp, fine, response)
     if images and (model == "field" or (model == "auto" and _bends(level, warp, fine, response, shape))):
         return field_match(*images, warp, fine, seed, method)
-    if images and model == "auto" and not images[0].by_tiles:
+    if images and model == "auto":
         field = _field_instead(images, points, fitted, fine, seed, method)
         if field is not None:
             return field
