@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ POINT_PX, FLOOR_PX = 0.01, 0.0015
 
 
 @dataclass(frozen=True)
-class FeatureMatcher:
+class FeatureMatcher(ABC):
     """Features matched, MAGSAC, and a robust fit through what agrees. Subclasses say what `pairs` two images have.
 
     model : shift, rigid, similarity, affine, projective, polynomial2, field, or auto
@@ -39,9 +40,9 @@ class FeatureMatcher:
     max_shift_px: float | None = None
     features: int = 4000
 
+    @abstractmethod
     def pairs(self, reference, moving, reach_px):
         """Matches of two images (row, col): points and found, (n, 2)."""
-        raise NotImplementedError
 
     def __call__(self, reference, moving, *, valid=None, seed=0) -> Match:
         """Match two images (row, col), NaN = not observed; `valid`: a mask, or (reference's, moving's)."""
