@@ -49,15 +49,15 @@ def check_share(name, value):
         raise ConfigError(f"{name} is {value!r}; it is a share strictly between 0 and 1, as 0.01.")
 
 
-def sar_bands(stack):
-    """Names of the stack's backscatter bands; StackError where it has none or mixes orbits."""
+def sar_bands(stack, *, mixed=False):
+    """Names of the stack's backscatter bands; StackError where it has none, or mixes orbits and that is not `mixed`."""
     bands = [name for name in stack.data_vars if name in SAR_BANDS]
     if not bands:
         raise StackError(
             f"no backscatter band is there (bands: {', '.join(map(str, stack.data_vars))}); expected one of "
             f"{', '.join(SAR_BANDS)} in linear power. Rename yours, as stack.rename(intensity='vv')."
         )
-    if "orbit" in stack.coords and np.unique(stack.orbit.values).size > 1:
+    if not mixed and "orbit" in stack.coords and np.unique(stack.orbit.values).size > 1:
         seen = ", ".join(map(str, np.unique(stack.orbit.values)))
         raise StackError(
             f"the stack mixes the relative orbits {seen}; a SAR series needs one, because backscatter depends on the "

@@ -11,6 +11,7 @@ import xarray as xr
 from geoalign.chunked import neighbourhood, per_pixel
 from geoalign.detectors.patches import sieve
 from geoalign.detectors.sar_input import cube, sar_bands, speckle_of
+from geoalign.detectors.sar_level import steady
 from geoalign.detectors.series import part
 from geoalign.kernels.enl import mean_intensity
 from geoalign.kernels.gamma_glr import RUN, STEP, draw, pool, scan
@@ -18,8 +19,8 @@ from geoalign.kernels.glr_null import ONE_SIDED, SEGMENT, max_quantile
 from geoalign.types.changes import CONFIRMED, ENDED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import check_stack
 
-POOL_PX = 2
-"""Radius of the neighbourhood whose series are gathered (3 x 3)."""
+POOL_PX = 1
+"""Radius of the neighbourhood whose series are gathered: 3 x 3, so that patches of a few pixels show."""
 REACH_PX = 3
 """How far a pixel looks for the hypothesis that it may be part of."""
 ROUNDS = 6
@@ -69,7 +70,7 @@ def flood_sar(theme, stack):
     Parameters
     ----------
     theme : Flood
-    stack : Stack of one orbit, linear power; vv and vh, or one of them
+    stack : Stack in linear power, of one orbit or of several that take turns; vv and vh, or one of them
 
     Notes
     -----
@@ -87,7 +88,7 @@ def deforestation_sar(theme, stack):
     Notes
     -----
     vh drops by at least 2 dB for at least three acquisitions up to the end; vv may drop as well, it needs not. Without
-    vh the drop of vv alone decides, which rain and soil moisture can hide. Ground below -20 dB in vh (and -14 dB in
+    vh the drop of vv alone decides, which soil moisture can hide. Rain over the whole scene is taken out beforehand. Ground below -20 dB in vh (and -14 dB in
     vv) in the mean of the series has no woods: 0, `not_detectable`.
     """
     return _detect(theme, stack, CLEARING)
@@ -101,7 +102,8 @@ def urbanization_sar(theme, stack):
 def _detect(theme, stack, pattern):
     check_stack(stack)
     stack, first = part(stack, theme.since, theme.until, theme.history)
-    bands = sar_bands(stack)
+    bands = sar_bands(stack, mixed=True)
+    stack = steady(stack, bands)
     speckle = speckle_of(stack, bands, theme.enl)
     power = cube(stack, bands)
     pooled = neighbourhood(
@@ -113,7 +115,7 @@ def _detect(theme, stack, pattern):
     # the window has at most as many looks as its pixels together; the shift of a scene is the same in all of them
     own = speckle_of(pooled, bands)
     together = replace(speckle, looks=np.minimum(own.looks, speckle.looks * (2 * POOL_PX + 1) ** 2), d0=own.d0)
-    found = _scan(stack, cube(pooled, bands), together, bands, pattern, first)
+    found = _scan(stack, cube(pooled, bands), together, bands, pattern, first, theme.alpha)
     judged = _judged(theme, bands, pattern, power, found, together.d0)
     drawn = _drawn(theme, stack, pattern, power, speckle, found, judged)
     return _changes(theme, stack, pattern, found, judged, drawn)
@@ -123,8 +125,9 @@ def _pool(*bands, radius):
     return tuple(pool(band[None], radius)[0] for band in bands)
 
 
-def _scan(stack, pooled, speckle, bands, pattern, first):
+def _scan(stack, pooled, speckle, bands, pattern, first, alpha):
     time = stack.time.values
+    tail = SEGMENT if pattern.kind == RUN else ONE_SIDED
     return per_pixel(
         scan,
         pooled,
@@ -146,6 +149,7 @@ def _scan(stack, pooled, speckle, bands, pattern, first):
         min_run=pattern.min_run,
         most_days=float(pattern.most_days),
         min_obs=MIN_OBS,
+        least=max_quantile(float(alpha), MIN_OBS, len(bands), tail),
     )
 
 

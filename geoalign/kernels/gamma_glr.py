@@ -130,7 +130,7 @@ def _sudden(sums, weights, a, e, ln_ratio, lead):
 
 
 @njit(nogil=True, cache=True)
-def scan(series, looks, slope, sigma, days, kind, sign, lead, first, min_before, min_run, most_days, min_obs):
+def scan(series, looks, slope, sigma, days, kind, sign, lead, first, min_before, min_run, most_days, min_obs, least):
     """Best hypothesis of every pixel of a pooled series.
 
     Parameters
@@ -144,6 +144,7 @@ def scan(series, looks, slope, sigma, days, kind, sign, lead, first, min_before,
     min_before, min_run : observations before the change, and in it
     most_days : longest run that ends; half of it for one that has not ended
     min_obs : fewer observations give n_obs only
+    least : a step with a smaller z is not compared with runs (other = 0): z then is too small to matter
 
     Returns
     -------
@@ -177,38 +178,46 @@ def scan(series, looks, slope, sigma, days, kind, sign, lead, first, min_before,
                 weights[b, i + 1] = weights[b, i] + w
         top = 0.0
         rival = 0.0
-        for a in range(1, n):
-            for e in range(a + 1, n + 1):
-                mine = 0.0
-                any_way = 0.0
-                mean = 0.0
-                for b in range(n_band):
-                    zb, d = run_ratio(sums[b, n], weights[b, n], sums[b, e] - sums[b, a], weights[b, e] - weights[b, a])
-                    found[b] = d
-                    mean += sign * d / n_band
-                    any_way += zb
-                    if sign * d > 0:
-                        mine += zb
-                ends = e < n
-                fits = mean > 0 and (lead < 0 or sign * found[lead] >= 0.5 * mean)
-                length = days[dates[e - 1]] - days[dates[a]]
-                if kind == STEP:
-                    fits = fits and not ends
-                else:
-                    fits = fits and length <= (most_days if ends else 0.5 * most_days)
-                    fits = fits and (not ends or _both_sides(sums, weights, a, e, n, sign))
-                if not fits:
-                    if ends != (kind == RUN):
-                        rival = max(rival, any_way)
-                    continue
-                if e - a < min_run or a < min_before or dates[a] < first:
-                    continue
-                if mine > top:
-                    top = mine
-                    at = a
-                    until = e
+        # last dates first: a step is rarely worth the search through all runs
+        for turn in range(2):
+            if turn == 1 and kind == STEP and top < least:
+                break
+            for a in range(1, n):
+                for e in range(n, n + 1) if turn == 0 else range(a + 1, n):
+                    ends = e < n
+                    length = days[dates[e - 1]] - days[dates[a]]
+                    if kind == RUN and ends and length > most_days:
+                        break
+                    mine = 0.0
+                    any_way = 0.0
+                    mean = 0.0
                     for b in range(n_band):
-                        ln_ratio[p, b] = found[b]
+                        zb, d = run_ratio(
+                            sums[b, n], weights[b, n], sums[b, e] - sums[b, a], weights[b, e] - weights[b, a]
+                        )
+                        found[b] = d
+                        mean += sign * d / n_band
+                        any_way += zb
+                        if sign * d > 0:
+                            mine += zb
+                    fits = mean > 0 and (lead < 0 or sign * found[lead] >= 0.5 * mean)
+                    if kind == STEP:
+                        fits = fits and not ends
+                    else:
+                        fits = fits and length <= (most_days if ends else 0.5 * most_days)
+                        fits = fits and (not ends or _both_sides(sums, weights, a, e, n, sign))
+                    if not fits:
+                        if ends != (kind == RUN):
+                            rival = max(rival, any_way)
+                        continue
+                    if e - a < min_run or a < min_before or dates[a] < first:
+                        continue
+                    if mine > top:
+                        top = mine
+                        at = a
+                        until = e
+                        for b in range(n_band):
+                            ln_ratio[p, b] = found[b]
         if top > 0:
             start[p] = dates[at]
             stop[p] = dates[until] if until < n else -1

@@ -4,7 +4,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geoalign import StackError, check_changes, detect, new_stack
+from geoalign import check_changes, detect, new_stack
 from geoalign.types.changes import WHY
 
 N = 24
@@ -162,7 +162,40 @@ def test_what_was_not_observed_has_its_reason(theme):
     xr.testing.assert_identical(stack, before)
 
 
-def test_mixed_orbits_are_refused():
-    stack = scene("flood").assign_coords(orbit=("time", np.arange(N) % 2))
-    with pytest.raises(StackError, match="mixes the relative orbits"):
-        detect(stack, "flood")
+def swung(stack, dates, gain_db=2.0):
+    """Wet or dry ground: the whole scene brighter or darker on some dates."""
+    gain = np.zeros(stack.sizes["time"])
+    gain[list(dates)] = gain_db
+    return stack * xr.DataArray((10 ** (gain / 10)).astype("float32"), dims="time")
+
+
+@pytest.mark.parametrize("theme", CHANGE_DB)
+@pytest.mark.parametrize("dates", [(3, 7, 8, 16), range(15, N), range(10, 14)], ids=["some", "late", "spell"])
+def test_moisture_of_the_whole_scene_is_no_change_and_hides_none(theme, dates):
+    for gain in (2.0, -2.0):
+        assert float(detect(swung(scene(seed=14), dates, gain), theme).status.isin((3, 4)).mean()) < 0.005
+    assert f1(detect(swung(scene(theme, seed=15), dates), theme)) > 0.93
+
+
+@pytest.mark.parametrize("theme", CHANGE_DB)
+def test_orbits_are_brought_to_one_level(theme):
+    orbit = np.arange(N) % 2
+    look = 10 ** (np.random.default_rng(0).normal(0, 2, SHAPE) / 10)
+    gain = xr.DataArray(np.where(orbit[:, None, None] == 1, look, 1.0).astype("float32"), dims=("time", "y", "x"))
+    stack = (scene(theme, seed=16) * gain).assign_coords(orbit=("time", orbit))
+    found = detect(stack, theme)
+    assert f1(found) > 0.93
+    assert (
+        float(detect((scene(seed=17) * gain).assign_coords(orbit=("time", orbit)), theme).status.isin((3, 4)).mean())
+        < 0.005
+    )
+
+
+def test_patches_of_a_few_pixels_show():
+    stack = scene(seed=18)
+    patch = np.zeros(SHAPE, bool)
+    for r in range(5, 65, 12):
+        patch[r : r + 4, r : r + 4] = True
+    late = xr.DataArray(patch, dims=("y", "x")) & xr.DataArray(np.arange(N) >= 12, dims="time")
+    found = detect(stack.where(~late, stack * 0.5), "deforestation", min_area_m2=0)
+    assert found.status.isin((3, 4)).values[patch].mean() > 0.85

@@ -16,7 +16,7 @@ def scanned(series, kind, sign=-1, looks=40, lead=-1, first=0, most_days=180.0):
     even, none = np.full((n, n_band), float(looks)), np.zeros((n, n_band))
     return scan(
         series, even, none, np.zeros((n, 1)), 12.0 * np.arange(n_time), kind, sign, lead, first, 3,
-        1 if kind == RUN else 3, most_days, 6,
+        1 if kind == RUN else 3, most_days, 6, 0.0,
     )  # fmt: skip
 
 
