@@ -88,8 +88,8 @@ def deforestation_sar(theme, stack):
     Notes
     -----
     vh drops by at least 2 dB for at least three acquisitions up to the end; vv may drop as well, it needs not. Without
-    vh the drop of vv alone decides, which soil moisture can hide. Rain over the whole scene is taken out beforehand. Ground below -20 dB in vh (and -14 dB in
-    vv) in the mean of the series has no woods: 0, `not_detectable`.
+    vh the drop of vv alone decides, which soil moisture can hide. Rain over the whole scene is taken out beforehand.
+    Ground below -20 dB in vh (and -14 dB in vv) in the mean of the series has no woods: 0, `not_detectable`.
     """
     return _detect(theme, stack, CLEARING)
 
