@@ -43,8 +43,8 @@ _HOMES = {
     "StateError": "geoalign.errors",
 }
 
-_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "pipeline", "plot", "registration", "report",
-            "simulation", "types", "vectors")  # fmt: skip
+_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "pipeline", "plot", "radiometry",
+            "registration", "report", "simulation", "types", "vectors")  # fmt: skip
 
 __all__ = sorted([*_HOMES, "__version__"])
 

@@ -8,9 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 
 from geoalign.chunked import is_lazy
+from geoalign.detectors.cva import Cva
 from geoalign.detectors.deforestation import Deforestation
 from geoalign.detectors.flood import Flood
 from geoalign.detectors.harmonic_cusum import HarmonicCusum
+from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.urbanization import Urbanization
@@ -20,6 +22,8 @@ from geoalign.types.stack import check_stack
 
 DETECTORS: dict[str, type] = {
     "log_ratio": LogRatio,
+    "irmad": Irmad,
+    "cva": Cva,
     "omnibus": Omnibus,
     "harmonic_cusum": HarmonicCusum,
     "flood": Flood,
