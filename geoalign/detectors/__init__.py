@@ -16,6 +16,7 @@ from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.urbanization import Urbanization
+from geoalign.detectors.watch import Watch
 from geoalign.errors import ConfigError, StackError
 from geoalign.types.changes import check_changes
 from geoalign.types.stack import check_stack
@@ -26,6 +27,7 @@ DETECTORS: dict[str, type] = {
     "cva": Cva,
     "omnibus": Omnibus,
     "harmonic_cusum": HarmonicCusum,
+    "watch": Watch,
     "flood": Flood,
     "deforestation": Deforestation,
     "urbanization": Urbanization,

@@ -40,12 +40,12 @@ def part(stack, since, until, history):
     """
     time = stack.time.values
     if until is not None:
-        stack = stack.isel(time=np.flatnonzero(time <= _moment(until)))
+        stack = stack.isel(time=np.flatnonzero(time <= moment(until)))
         time = stack.time.values
         if time.size == 0:
             raise StackError(f"until {until} leaves no scene; the first is of {str(stack.time.values[:1])[2:12]}.")
     if since is not None:
-        begin = _moment(since)
+        begin = moment(since)
         if history is not None:
             stack = stack.isel(time=np.flatnonzero(time >= begin - np.timedelta64(round(history * 86400), "s")))
             time = stack.time.values
@@ -135,6 +135,7 @@ def _to_db(power):
     return np.where(seen, 10 * np.log10(np.where(seen, power, 1)), np.nan).astype(np.float32)
 
 
-def _moment(value):
+def moment(value):
+    """A date as naive UTC datetime64[ns]."""
     return np.datetime64(pd.Timestamp(value).tz_localize(None) if pd.Timestamp(value).tz is None else
                          pd.Timestamp(value).tz_convert("UTC").tz_localize(None), "ns")  # fmt: skip
