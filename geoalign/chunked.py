@@ -1,7 +1,8 @@
 """Where xarray meets dask: the one file that knows whether data are lazy.
 
 `per_pixel` runs a kernel over the series of every pixel, `neighbourhood` one over windows with a halo, `pull` warps an
-image, `whole_image` takes statistics over fixed blocks. Each gives the same bits for NumPy and for any chunking.
+image, `whole_image` takes statistics over fixed blocks, `derived` works with them. Each gives the same bits for NumPy
+and for any chunking.
 """
 
 from __future__ import annotations
@@ -263,6 +264,21 @@ def whole_image(
         layers = HighLevelGraph.from_collections(name, graph, dependencies=sources)
         result = da.Array(layers, name, () if size is None else ((size,),), np.float64)
     return xr.DataArray(result, dims=() if size is None else ("stat",))
+
+
+def derived(function: Callable, *statistics, size: int):
+    """A 1-D float64 array of `size` worked out from statistics of the whole image, lazy where one of them is.
+
+    function : callable(*arrays) -> (size,)
+    statistics : DataArrays from `whole_image` or from here
+    """
+    if not is_lazy(*statistics):
+        return xr.DataArray(np.asarray(function(*(s.values for s in statistics)), np.float64), dims="stat")
+    sources = [s.data if is_lazy(s.data) else da.from_array(s.data, chunks=-1) for s in statistics]
+    name = f"{_STATISTIC}-{tokenize(function, size, [s.name for s in sources])}"
+    graph = {(name, 0): (function, *((s.name, *([0] * s.ndim)) for s in sources))}
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=sources)
+    return xr.DataArray(da.Array(layers, name, ((size,),), np.float64), dims="stat")
 
 
 def row_blocks(data: xr.Dataset, *, rows: int = BLOCK, encode: dict | None = None) -> Iterator[tuple[int, xr.Dataset]]:

@@ -15,6 +15,7 @@ from geoalign.detectors.harmonic_cusum import HarmonicCusum
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
+from geoalign.detectors.sar_change import SarChange
 from geoalign.detectors.urbanization import Urbanization
 from geoalign.detectors.watch import Watch
 from geoalign.errors import ConfigError, StackError
@@ -25,6 +26,7 @@ DETECTORS: dict[str, type] = {
     "log_ratio": LogRatio,
     "irmad": Irmad,
     "cva": Cva,
+    "sar_change": SarChange,
     "omnibus": Omnibus,
     "harmonic_cusum": HarmonicCusum,
     "watch": Watch,

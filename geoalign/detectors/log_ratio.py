@@ -8,12 +8,11 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from geoalign.chunked import neighbourhood, per_pixel, whole_image
-from geoalign.errors import ConfigError, StackError
+from geoalign.chunked import neighbourhood, whole_image
+from geoalign.detectors.sar_pair import check_prior, pair_changes, pair_of
 from geoalign.kernels.log_ratio import (
     LOW,
     STEP,
-    before_and_after,
     classify,
     difference_histogram,
     ratio_histogram,
@@ -21,8 +20,7 @@ from geoalign.kernels.log_ratio import (
     smoothing_radius,
 )
 from geoalign.kernels.threshold import two_sided
-from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
-from geoalign.types.stack import SAR_BANDS, check_stack
+from geoalign.types.changes import WHY
 
 VOTE_PX = 2
 """Radius of the majority vote (5 x 5): change is larger than that, speckle is not."""
@@ -83,29 +81,17 @@ class LogRatio:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
-        if self.prior is not None and not 0 < self.prior < 1:
-            raise ConfigError(f"prior is {self.prior!r}; it is a share strictly between 0 and 1, or None.")
+        check_prior(self.prior)
 
     def detect(self, stack):
         """Changes (y, x) between the two groups of dates of a Stack; lazy where the stack is."""
-        check_stack(stack, min_scenes=2)
-        bands = [name for name in stack.data_vars if name in SAR_BANDS] or list(stack.data_vars)
-        if len(bands) > 1 and bands[0] not in SAR_BANDS:
-            raise StackError(
-                f"which band is meant? The stack has {', '.join(map(str, bands))}, none of them backscatter "
-                f"({', '.join(SAR_BANDS)}). Give one, as stack[['{bands[0]}']]."
-            )
-        stack, split = self._groups(stack)
-        offset = whole_image(_quick_look, _offset, *(stack[b] for b in bands))
-        parts = [_means(stack[b], split, offset) for b in bands]
-        before = xr.concat([p.before for p in parts], "band")
-        after = xr.concat([p.after for p in parts], "band")
-        radius = whole_image(difference_histogram, smoothing_radius, parts[0].before, parts[0].after)
+        pair = pair_of(stack, self.since)
+        radius = whole_image(difference_histogram, smoothing_radius, pair.before.isel(band=0), pair.after.isel(band=0))
         smooth = neighbourhood(
             smoothed_log_ratio,
-            before,
-            after,
-            self._shift_variance(stack, split, parts[0].before),
+            pair.before,
+            pair.after,
+            pair.shift_variance,
             depth=LARGEST_BOXCAR_PX,
             outputs={"ratio": "float32", "blur": "float32", "flat": bool},
             radius=radius,
@@ -122,83 +108,16 @@ class LogRatio:
             prior=prior,
             radius=VOTE_PX,
         )
-        return self._changes(stack, parts, smooth, found, fit)
-
-    def _groups(self, stack):
-        if self.since is None:
-            return stack.isel(time=[0, -1]), 1
-        since = np.datetime64(self.since, "ns")
-        split = int((stack.time.values < since).sum())
-        if not 0 < split < stack.sizes["time"]:
-            raise StackError(
-                f"since {self.since} leaves {split} scenes before and {stack.sizes['time'] - split} after it "
-                f"(first {str(stack.time.values[0])[:10]}, last {str(stack.time.values[-1])[:10]}); both need one."
-            )
-        return stack, split
-
-    def _shift_variance(self, stack, split, like):
-        if "sigma_px" not in stack.coords:
-            return xr.zeros_like(like)
-        squares = stack.sigma_px.astype("float32") ** 2
-        # the mean of a group has the mean of its scenes' errors, each its own
-        total = squares[:split].mean("time") / split + squares[split:].mean("time") / (squares.sizes["time"] - split)
-        return (xr.zeros_like(like) + total.reset_coords(drop=True)).astype("float32")
-
-    def _changes(self, stack, parts, smooth, found, fit):
-        n_obs = xr.concat([p.n_obs for p in parts], "band").min("band")
-        seen = smooth.ratio.notnull()
-        changed = seen & (found.direction != 0)
-        status = xr.where(seen, xr.where(changed, CONFIRMED, NO_CHANGE), NOT_OBSERVABLE)
-        why = xr.where(seen, 0, xr.where(n_obs > 0, WHY["too_few"], WHY["no_data"]))
         refused = np.isinf(fit[1]) & np.isinf(fit[13])
-        why = (
-            why | xr.where(seen & refused, WHY["not_detectable"], 0) | xr.where(found.blurred, WHY["misregistered"], 0)
+        return pair_changes(
+            self,
+            pair,
+            seen=smooth.ratio.notnull(),
+            direction=found.direction,
+            magnitude=(smooth.ratio - fit[0].astype("float32")) * np.float32(10 / np.log(10)),
+            probability=found.probability,
+            why=xr.where(refused, WHY["not_detectable"], 0) | xr.where(found.blurred, WHY["misregistered"], 0),
         )
-        time = stack.time.values
-        last = xr.concat([p["last"] for p in parts], "band").min("band")
-        first = xr.concat([p["first"] for p in parts], "band").max("band")
-        date = dates_at(first.where(changed, -1).astype("int32"), time)
-        magnitude = (smooth.ratio - fit[0].astype("float32")) * np.float32(10 / np.log(10))
-        layers = {
-            "status": status,
-            "date": date,
-            "date_after": dates_at(last.where(changed, -1).astype("int32"), time),
-            "date_by": date,
-            "magnitude": magnitude,
-            "direction": found.direction,
-            "probability": found.probability,
-            "n_obs": n_obs,
-            "why": why,
-        }
-        return new_changes(
-            layers, kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units="dB",
-            inputs=stack.scene.values if "scene" in stack.coords else (), coords=stack.coords,
-        )  # fmt: skip
-
-
-def _means(band, split, offset):
-    return per_pixel(
-        before_and_after,
-        band,
-        outputs={"before": "float32", "after": "float32", "last": "int32", "first": "int32", "n_obs": "uint16"},
-        split=split,
-        offset=offset,
-    )
-
-
-def _quick_look(*blocks):
-    """Largest value, and whether every value is a whole number."""
-    whole, largest = 1.0, 0.0
-    for block in blocks:
-        values = block[np.isfinite(block)]
-        if values.size:
-            whole = min(whole, float((values == np.round(values)).all()))
-            largest = max(largest, float(values.max()))
-    return whole, largest
-
-
-def _offset(parts):
-    return float(all(p[0] for p in parts) and max(p[1] for p in parts) > 1)
 
 
 def _fit(parts):

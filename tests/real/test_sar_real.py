@@ -38,6 +38,15 @@ def test_log_ratio_agrees_with_the_published_mask(real_data, name, least):
     assert kappa(found.status.values == 3, truth) >= least
 
 
+# the recommended detector of two dates, as `detect(stack, "sar_change")`
+@pytest.mark.parametrize(("name", "least"), [("ottawa", 0.935), ("san_francisco", 0.905), ("farmland", 0.88)])
+def test_sar_change_agrees_with_the_published_mask(real_data, name, least):
+    stack, truth = pair(real_data / "sar_pairs" / name)
+    found = detect(stack.rename(intensity="vv"), "sar_change")
+    assert (found.status != 255).all()
+    assert kappa(found.status.values == 3, truth) >= least
+
+
 def png(real_data, name, bands):
     with xr.open_dataset(real_data / "series" / "s1_png" / f"{name}.nc") as source:
         return new_stack({b: source[b].values for b in bands}, source.time.values)
