@@ -199,3 +199,24 @@ def class_information(a, b, dy, dx):
         of_q = sum(c for (_, y), c in joint.items() if y == q)
         total += count * np.log(count * n / (of_p * of_q))
     return total
+
+
+def gamma_steps(values, looks):
+    """2 ln(likelihood ratio) of two means against one at every date 1 ... n - 1, Bartlett's factor included.
+
+    values, looks : (band, n). Returns z and its part that all bands do alike, (n - 1,) each.
+    """
+    n_band, n = values.shape
+    z, alike = [], []
+    for j in range(1, n):
+        total, signed = 0.0, 0.0
+        for b in range(n_band):
+            parts = [(values[b, s], looks[b, s]) for s in (slice(0, n), slice(0, j), slice(j, n))]
+            (all_w, all_m), (w0, m0), (w1, m1) = [(w.sum(), (w * x).sum() / w.sum()) for x, w in parts]
+            ratio = all_w * math.log(all_m) - w0 * math.log(m0) - w1 * math.log(m1)
+            part = 2 * ratio * (1 - (1 / w0 + 1 / w1 - 1 / all_w) / 6)
+            total += part
+            signed += math.copysign(math.sqrt(part), m1 - m0)
+        z.append(total)
+        alike.append(signed**2 / n_band)
+    return np.array(z), np.array(alike)

@@ -11,6 +11,7 @@ from geoalign.chunked import is_lazy
 from geoalign.detectors.cva import Cva
 from geoalign.detectors.deforestation import Deforestation
 from geoalign.detectors.flood import Flood
+from geoalign.detectors.gamma_glr import GammaGlr
 from geoalign.detectors.harmonic_cusum import HarmonicCusum
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.log_ratio import LogRatio
@@ -28,6 +29,7 @@ DETECTORS: dict[str, type] = {
     "cva": Cva,
     "sar_change": SarChange,
     "omnibus": Omnibus,
+    "gamma_glr": GammaGlr,
     "harmonic_cusum": HarmonicCusum,
     "watch": Watch,
     "flood": Flood,

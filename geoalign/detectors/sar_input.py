@@ -20,11 +20,15 @@ from geoalign.kernels.enl import (
     mean_intensity,
     scatter_histogram,
 )
+from geoalign.kernels.lag import lag_correlation, lag_histogram
 from geoalign.kernels.speckle import relative_gradient
 from geoalign.types.stack import SAR_BANDS
 
 SAMPLE = {"block": 512, "most": 25}
 """Blocks from which looks are estimated: all of an image up to 2,560 px, a spread of 6.5 million pixels of a larger."""
+
+LAG_SAMPLE = {"block": 32, "most": 16}
+"""Blocks from which the correlation of successive dates is estimated: one number, which 16,000 pixels give to 0.01."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ def speckle_of(stack, bands, enl=None) -> Speckle:
         looks = np.minimum(looks * _or_one(both[0]).astype("float32"), np.float32(MOST_LOOKS))
     slope, sigma = _shift(stack, bands, looks)
     return Speckle(looks.transpose("band", "y", "x"), slope, sigma, d0)
+
+
+def correlation_of(stack, bands):
+    """Correlation of successive dates where nothing changes, 0-d, lazy where the stack is; 0 for few scenes."""
+    if stack.sizes["time"] < 6:
+        return 0.0
+    return whole_image(lag_histogram, lag_correlation, cube(stack, bands), **LAG_SAMPLE)
 
 
 def _looks(band, known):
