@@ -32,6 +32,8 @@ _HOMES = {
     "coregister": "geoalign.registration",
     "detect": "geoalign.detectors",
     "polygons": "geoalign.vectors",
+    "footprints": "geoalign.objects",
+    "forms": "geoalign.objects",
     "simulate": "geoalign.simulation",
     "Simulation": "geoalign.simulation",
     "run": "geoalign.pipeline",
@@ -43,7 +45,7 @@ _HOMES = {
     "StateError": "geoalign.errors",
 }
 
-_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "pipeline", "plot", "radiometry",
+_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "objects", "pipeline", "plot", "radiometry",
             "registration", "report", "simulation", "types", "vectors")  # fmt: skip
 
 __all__ = sorted([*_HOMES, "__version__"])

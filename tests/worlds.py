@@ -27,9 +27,10 @@ STEP_DB = {  # vv, vh
     "deforestation": (-2.5, -6.0),
     "urbanization": (7.0, 6.0),
     "change": (-5.0, -5.0),
+    "damage": (-5.0, -5.0),
 }
-AFTER = {"flood": "water", "deforestation": "soil", "urbanization": "built", "change": "soil"}
-BEFORE = {"flood": "grass", "deforestation": "forest", "urbanization": "grass", "change": "forest"}
+AFTER = {"flood": "water", "deforestation": "soil", "urbanization": "built", "change": "soil", "damage": "soil"}
+BEFORE = {"flood": "grass", "deforestation": "forest", "urbanization": "grass", "change": "forest", "damage": "built"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from geoalign.chunked import is_lazy
 from geoalign.detectors.cva import Cva
+from geoalign.detectors.damage import Damage
 from geoalign.detectors.deforestation import Deforestation
 from geoalign.detectors.flood import Flood
 from geoalign.detectors.gamma_glr import GammaGlr
@@ -16,6 +17,7 @@ from geoalign.detectors.harmonic_cusum import HarmonicCusum
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
+from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
 from geoalign.detectors.urbanization import Urbanization
 from geoalign.detectors.watch import Watch
@@ -35,6 +37,8 @@ DETECTORS: dict[str, type] = {
     "flood": Flood,
     "deforestation": Deforestation,
     "urbanization": Urbanization,
+    "damage": Damage,
+    "pwtt": Pwtt,
 }
 """Name -> class. A new detector is one file in this folder and one line here."""
 

@@ -62,6 +62,8 @@ DARK_DB = {"vv": -17.0, "hh": -17.0, "vh": -24.0, "hv": -24.0}
 FLOOD = Pattern(RUN, -1, (), 2.0, 3, 1, 180.0, DARK_DB)
 CLEARING = Pattern(STEP, -1, ("vh", "hv"), 2.0, 3, 3, np.inf, {"vh": -20.0, "hv": -20.0, "vv": -14.0, "hh": -14.0})
 BUILDING = Pattern(STEP, 1, (), 2.0, 3, 4, np.inf, {})
+FALL = Pattern(STEP, -1, (), 1.5, 3, 2, np.inf, DARK_DB)
+RISE = replace(FALL, sign=1)
 
 
 def flood_sar(theme, stack):
@@ -99,7 +101,40 @@ def urbanization_sar(theme, stack):
     return _detect(theme, stack, BUILDING)
 
 
+def damage_sar(theme, stack):
+    """Changes (y, x) of damage: a step of at least 1.5 dB up or down that stays; the likelier way where both are found.
+
+    Notes
+    -----
+    alpha is shared between the two ways, half each.
+    """
+    both = replace(theme, alpha=theme.alpha / 2)
+    ready = _ready(theme, stack)
+    ways = [_found(both, ready, pattern) for pattern in (FALL, RISE)]
+    rises = ways[1][2].probability > ways[0][2].probability
+    found, judged, drawn = (xr.where(rises, up, down) for down, up in zip(*ways))
+    return _changes(theme, ready.stack, xr.where(rises, 1, -1), found, judged, drawn)
+
+
 def _detect(theme, stack, pattern):
+    ready = _ready(theme, stack)
+    return _changes(theme, ready.stack, pattern.sign, *_found(theme, ready, pattern))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A series ready to be searched: at one level, its neighbourhoods gathered, its noise known."""
+
+    stack: xr.Dataset
+    first: int
+    bands: list[str]
+    power: xr.DataArray
+    pooled: xr.DataArray
+    speckle: object
+    together: object
+
+
+def _ready(theme, stack):
     check_stack(stack)
     stack, first = part(stack, theme.since, theme.until, theme.history)
     bands = sar_bands(stack, mixed=True)
@@ -115,10 +150,14 @@ def _detect(theme, stack, pattern):
     # the window has at most as many looks as its pixels together; the shift of a scene is the same in all of them
     own = speckle_of(pooled, bands)
     together = replace(speckle, looks=np.minimum(own.looks, speckle.looks * (2 * POOL_PX + 1) ** 2), d0=own.d0)
-    found = _scan(stack, cube(pooled, bands), together, bands, pattern, first, theme.alpha)
-    judged = _judged(theme, bands, pattern, power, found, together.d0)
-    drawn = _drawn(theme, stack, pattern, power, speckle, found, judged)
-    return _changes(theme, stack, pattern, found, judged, drawn)
+    return _Ready(stack, first, bands, power, cube(pooled, bands), speckle, together)
+
+
+def _found(theme, ready, pattern):
+    """What `scan` finds, which of it is of the pattern, and where it is drawn."""
+    found = _scan(ready.stack, ready.pooled, ready.together, ready.bands, pattern, ready.first, theme.alpha)
+    judged = _judged(theme, ready.bands, pattern, ready.power, found, ready.together.d0)
+    return found, judged, _drawn(theme, ready.stack, pattern, ready.power, ready.speckle, found, judged)
 
 
 def _pool(*bands, radius):
@@ -221,7 +260,7 @@ def _drawn(theme, stack, pattern, power, speckle, found, judged):
     )
 
 
-def _changes(theme, stack, pattern, found, judged, drawn):
+def _changes(theme, stack, sign, found, judged, drawn):
     time = stack.time.values
     seen = found.n_obs >= MIN_OBS
     hit = sieve((drawn.probability > 0.5) & judged.gate, stack, theme.min_area_m2)
@@ -233,7 +272,7 @@ def _changes(theme, stack, pattern, found, judged, drawn):
         "date_after": dates_at(drawn.before.where(hit, -1), time),
         "date_by": date,
         "magnitude": (drawn.ln_ratio.mean("band") * np.float32(NEPER_DB)).where(hit),
-        "direction": xr.where(hit, pattern.sign, 0),
+        "direction": xr.where(hit, sign, 0),
         "probability": drawn.probability.where(seen),
         "n_obs": found.n_obs,
         "why": why | xr.where(seen & judged.dark, WHY["not_detectable"], 0),

@@ -30,6 +30,7 @@ class Urbanization:
     green season before, shows none since (ndvi stays under 0.25), and where its spectrum became that of roofs and
     pavement: between dry soil, which is far brighter at 1.6 um than in the green, and water. Bare fields return.
     SAR: rise in both polarisations that stays, see `sar_themes.urbanization_sar`.
+    `geoalign.forms` tells the polygons by their shape: roads and railways, industrial areas.
 
     Parameters
     ----------
