@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 
 from geoalign.chunked import is_lazy
+from geoalign.detectors.ccdc import Ccdc
+from geoalign.detectors.cold import Cold
 from geoalign.detectors.cva import Cva
 from geoalign.detectors.damage import Damage
 from geoalign.detectors.deforestation import Deforestation
@@ -34,6 +36,8 @@ DETECTORS: dict[str, type] = {
     "gamma_glr": GammaGlr,
     "harmonic_cusum": HarmonicCusum,
     "watch": Watch,
+    "ccdc": Ccdc,
+    "cold": Cold,
     "flood": Flood,
     "deforestation": Deforestation,
     "urbanization": Urbanization,

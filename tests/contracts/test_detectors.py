@@ -185,7 +185,7 @@ def test_status_of_what_ended(case):
 def test_what_is_not_a_stack_is_refused(case):
     name, sensor, kind = case
     stack = new_stack({"other": np.ones((30, 5, 5))}, np.datetime64("2020-01-01") + np.arange(30) * 12)
-    if name in ("omnibus", "harmonic_cusum", *TWO_DATES) and name != "irmad":
+    if name in ("omnibus", "harmonic_cusum", "ccdc", "cold", *TWO_DATES) and name != "irmad":
         pytest.skip("takes any single band by design")
     with pytest.raises(StackError):
         detect(stack, name)
