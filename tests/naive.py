@@ -220,3 +220,12 @@ def gamma_steps(values, looks):
         z.append(total)
         alike.append(signed**2 / n_band)
     return np.array(z), np.array(alike)
+
+
+def box_sums(values, radius):
+    """Sum over the square around each cell, cut at the edges."""
+    out = np.empty_like(values)
+    for r in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            out[r, c] = values[max(0, r - radius) : r + radius + 1, max(0, c - radius) : c + radius + 1].sum()
+    return out

@@ -28,9 +28,11 @@ STEP_DB = {  # vv, vh
     "urbanization": (7.0, 6.0),
     "change": (-5.0, -5.0),
     "damage": (-5.0, -5.0),
+    "ships": (16.0, 16.0),
 }
 AFTER = {"flood": "water", "deforestation": "soil", "urbanization": "built", "change": "soil", "damage": "soil"}
 BEFORE = {"flood": "grass", "deforestation": "forest", "urbanization": "grass", "change": "forest", "damage": "built"}
+AFTER["ships"], BEFORE["ships"] = "built", "water"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def square(shape, side):
     return mask
 
 
-def sar(kind=None, *, shape=(40, 44), n=24, looks=4.4, side=14, seed=0, gaps=0.0, enl=True):
+def sar(kind=None, *, shape=(40, 44), n=None, looks=4.4, side=14, seed=0, gaps=0.0, enl=True):
     """Dual-pol gamma speckle; `kind` plants a step of `STEP_DB` at the middle (a flood lasts five scenes)."""
     rng = np.random.default_rng(seed)
+    n = n or (8 if kind == "ships" else 24)  # ships are looked for scene by scene
     first, last = n // 2, n // 2 + 5 if kind == "flood" else n
     mask = square(shape, side) if kind else np.zeros(shape, bool)
     bands = {}

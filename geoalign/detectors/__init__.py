@@ -21,6 +21,7 @@ from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
+from geoalign.detectors.ships import Ships
 from geoalign.detectors.urbanization import Urbanization
 from geoalign.detectors.watch import Watch
 from geoalign.errors import ConfigError, StackError
@@ -43,6 +44,7 @@ DETECTORS: dict[str, type] = {
     "urbanization": Urbanization,
     "damage": Damage,
     "pwtt": Pwtt,
+    "ships": Ships,
 }
 """Name -> class. A new detector is one file in this folder and one line here."""
 
