@@ -1,8 +1,8 @@
-"""How well changes and alignments agree with what is known: `assess`, `registration`, `area_estimates`."""
+"""Changes against reference dates, pixel by pixel: `assess`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,6 @@ import xarray as xr
 
 from geoalign.errors import StackError
 from geoalign.types.changes import NOT_OBSERVABLE, changed, check_changes
-from geoalign.types.grid import GridMap
-from geoalign.types.warp import Chain
 
 
 @dataclass(frozen=True)
@@ -163,145 +161,6 @@ def assess(
         mean_abs_acquisitions=_of(np.mean, np.abs(steps)),
         exact_share=_of(np.mean, steps == 0),
     )
-
-
-def registration(alignment, truth, *, step_px: int = 4) -> pd.DataFrame:
-    """Residual misalignment of every scene against the planted warps.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        On a scene as its reference, the true warp is that from this scene (`truth.relative`); on anything else
-        ("median", an image) it is the one from the ground.
-    truth : simulation.Truth
-    step_px : px between the points at which the warps are compared, over the whole image
-
-    Returns
-    -------
-    DataFrame, a row a scene of the alignment's report: scene, status, warp_kind (planted: none, shift, affine, field),
-    planted_rms_px (before), rmse_px (after: root mean square length of the residual, px), max_px, sigma_px (as the
-    alignment predicted it, an axis); NaN where the scene has no warp.
-
-    Raises
-    ------
-    StackError : a scene of the alignment is not in the truth
-
-    Examples
-    --------
-    >>> from geoalign import Alignment, simulate
-    >>> import pandas as pd
-    >>> truth = simulate(size=64, n_sar=2, sensors=("sar",)).truth
-    >>> report = pd.DataFrame({"scene": list(truth.warps), "status": "aligned", "sigma_px": 0.1})
-    >>> exact = Alignment("median", dict(truth.warps), report, truth.geobox, truth.geobox.shape)
-    >>> float(registration(exact, truth).rmse_px.max())
-    0.0
-    """
-    scenes = list(alignment.report.scene)
-    unknown = [s for s in scenes if s not in truth.warps]
-    if unknown:
-        raise StackError(f"the truth knows nothing of {', '.join(unknown[:3])}; it is of other scenes.")
-    shape = tuple(alignment.shape) if min(alignment.shape) > 0 else tuple(truth.geobox.shape)
-    axes = [np.unique(np.append(np.arange(0, n, step_px), n - 1)).astype(float) for n in shape]
-    points = np.meshgrid(*axes, indexing="ij")
-    ends = ()
-    if alignment.geobox is not None and alignment.geobox != truth.geobox:
-        ends = (GridMap(alignment.geobox, truth.geobox), GridMap(truth.geobox, alignment.geobox))
-    rows = []
-    for _, line in alignment.report.iterrows():
-        on_scene = alignment.reference in truth.warps
-        true = truth.relative(alignment.reference, line.scene) if on_scene else truth.warps[line.scene]
-        true = np.array((Chain((ends[0], true, ends[1])) if ends else true).pull(*points))
-        before = np.hypot(*(true - points))
-        after = np.full(1, np.nan)
-        if line.scene in alignment.warps:
-            after = np.hypot(*(np.array(alignment.warps[line.scene].pull(*points)) - true))
-        rows.append(
-            {
-                "scene": line.scene,
-                "status": line.status,
-                "warp_kind": truth.warp_kinds[line.scene],
-                "planted_rms_px": float(np.sqrt((before**2).mean())),
-                "rmse_px": float(np.sqrt((after**2).mean())),
-                "max_px": float(after.max()),
-                "sigma_px": float(line.get("sigma_px", np.nan)),
-            }
-        )
-    columns = ["scene", "status", "warp_kind", "planted_rms_px", "rmse_px", "max_px", "sigma_px"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-@dataclass(frozen=True, eq=False)
-class AreaEstimates:
-    """Result of `area_estimates`: area and accuracies by class with 1-sigma errors, and overall accuracy.
-
-    classes : DataFrame, a row a class: area, area_error, users, users_error, producers, producers_error
-    overall, overall_error : 0..1
-    """
-
-    classes: pd.DataFrame = field(repr=False)
-    overall: float
-    overall_error: float
-
-
-def area_estimates(counts, map_areas, *, classes=None) -> AreaEstimates:
-    """Areas and accuracies from a stratified random sample whose strata are the map's classes.
-
-    Parameters
-    ----------
-    counts : (class, class) array of sample counts, row = map class, column = reference class; two or more a row
-    map_areas : (class,) mapped area of each class, in any unit
-    classes : names, optional
-
-    Returns
-    -------
-    AreaEstimates; multiply the errors by 1.96 for 95 % confidence intervals
-
-    Raises
-    ------
-    StackError : shapes that do not fit, or fewer than two samples in a class
-
-    References
-    ----------
-    Olofsson et al. (2014), Good practices for estimating area and assessing accuracy of land change,
-    doi:10.1016/j.rse.2014.02.015, equations 2 and 5 to 11.
-
-    Examples
-    --------
-    >>> area_estimates([[97, 3], [2, 198]], [20.0, 80.0]).classes.area.round(1).tolist()
-    [20.2, 79.8]
-    """
-    n = np.asarray(counts, float)
-    areas = np.asarray(map_areas, float)
-    if n.ndim != 2 or n.shape[0] != n.shape[1] or areas.shape != n.shape[:1]:
-        raise StackError(f"counts must be (class, class) and map_areas (class,), got {n.shape} and {areas.shape}.")
-    rows = n.sum(1)
-    if (rows < 2).any():
-        raise StackError(f"map class {int(np.argmin(rows))} has {rows.min():.0f} samples; two are needed at the least.")
-    weight = areas / areas.sum()
-    share = n / rows[:, None]
-    p = weight[:, None] * share
-    area_share = p.sum(0)
-    spread = share * (1 - share) / (rows[:, None] - 1)
-    users = np.diag(share)
-    users_var = users * (1 - users) / (rows - 1)
-    # with areas for the pixel numbers of the paper: every term has the same power of them
-    totals = (areas[:, None] * share).sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        producers = np.diag(p) / area_share
-        others = (areas[:, None] ** 2 * spread).sum(0) - areas**2 * np.diag(spread)
-        producers_var = (areas**2 * (1 - producers) ** 2 * users_var + producers**2 * others) / totals**2
-    table = pd.DataFrame(
-        {
-            "area": area_share * areas.sum(),
-            "area_error": np.sqrt((weight[:, None] ** 2 * spread).sum(0)) * areas.sum(),
-            "users": users,
-            "users_error": np.sqrt(users_var),
-            "producers": producers,
-            "producers_error": np.sqrt(producers_var),
-        },
-        index=pd.Index(list(classes) if classes is not None else range(len(areas)), name="class"),
-    )
-    return AreaEstimates(table, float(np.trace(p)), float(np.sqrt((weight**2 * users_var).sum())))
 
 
 def _first_shown(reference, times, observed=None):
