@@ -10,6 +10,7 @@ import numpy as np
 from geoalign.chunked import is_lazy
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
+from geoalign.detectors.bayts import Bayts
 from geoalign.detectors.cva import Cva
 from geoalign.detectors.damage import Damage
 from geoalign.detectors.deforestation import Deforestation
@@ -35,6 +36,7 @@ DETECTORS: dict[str, type] = {
     "sar_change": SarChange,
     "omnibus": Omnibus,
     "gamma_glr": GammaGlr,
+    "bayts": Bayts,
     "harmonic_cusum": HarmonicCusum,
     "watch": Watch,
     "ccdc": Ccdc,
