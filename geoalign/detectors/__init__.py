@@ -8,9 +8,9 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 
 from geoalign.chunked import is_lazy
+from geoalign.detectors.bayts import Bayts
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
-from geoalign.detectors.bayts import Bayts
 from geoalign.detectors.cva import Cva
 from geoalign.detectors.damage import Damage
 from geoalign.detectors.deforestation import Deforestation
