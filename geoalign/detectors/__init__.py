@@ -9,6 +9,7 @@ import numpy as np
 
 from geoalign.chunked import is_lazy
 from geoalign.detectors.bayts import Bayts
+from geoalign.detectors.breaks import Breaks
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
 from geoalign.detectors.cva import Cva
@@ -37,6 +38,7 @@ DETECTORS: dict[str, type] = {
     "omnibus": Omnibus,
     "gamma_glr": GammaGlr,
     "bayts": Bayts,
+    "breaks": Breaks,
     "harmonic_cusum": HarmonicCusum,
     "watch": Watch,
     "ccdc": Ccdc,

@@ -23,8 +23,9 @@ def check_options(detector):
             raise ConfigError(f"{name} is {value!r}; it is a chance strictly between 0 and 1, as 0.01.")
     if getattr(detector, "order", None) not in (None, 0, 1, 2, 3):
         raise ConfigError(f"order is {detector.order!r}; 0 to 3 harmonics of the year are possible, or None.")
-    if detector.history is not None and not detector.history > 0:
-        raise ConfigError(f"history is {detector.history!r}; it is a number of days, or None for all there is.")
+    history = getattr(detector, "history", None)
+    if history is not None and not history > 0:
+        raise ConfigError(f"history is {history!r}; it is a number of days, or None for all there is.")
     for name in ("since", "until"):
         value = getattr(detector, name)
         if value is not None and pd.isna(pd.to_datetime(value, errors="coerce")):
