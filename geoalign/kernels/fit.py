@@ -12,6 +12,9 @@ PARAMETERS = {"shift": 2, "rigid": 3, "similarity": 4, "affine": 6, "projective"
 CURVED = {"polynomial2": 12}
 """Models that are no matrix: a polynomial of the second degree."""
 
+REDUNDANT = 4
+"""Coordinates more than parameters from which the scatter of the points may say that they are better than thought."""
+
 TUKEY = 5.0  # where a residual counts nothing, in its own standard deviations; two axes together
 _CHI2_MEDIAN = 1.3863  # of two degrees of freedom
 
@@ -58,6 +61,8 @@ def fit_model(model, points, found, covariance, *, use=None, steps=12):
         if step >= 1:
             weight, _ = tukey(length2, use, k)
     weight, factor = tukey(length2, use, k)
+    if 2 * int(use.sum()) - k < REDUNDANT:
+        factor = max(factor, 1.0)  # so few points lie on any warp: that they agree says nothing of their errors
     cov_params = np.linalg.inv(scaled) / d[:, None] / d[None, :] * factor
     length = np.sqrt(length2 / factor)
     # what a point's residual would have been had it not been fitted: (I - H) ^ -1 r, H its block of the hat matrix

@@ -23,7 +23,7 @@ from geoalign.registration.adjust import (
     solve,
 )
 from geoalign.registration.joint import Joint
-from geoalign.registration.neighbours import KEEP_BYTES, Pairs, pairs_along_time
+from geoalign.registration.neighbours import KEEP_BYTES, Pairs, pairs_along_time, season_days
 from geoalign.registration.phase import SEARCH_BAND, NothingToMatch, PhaseMatcher
 from geoalign.registration.select import model_name
 from geoalign.registration.tiepoints import Image
@@ -39,6 +39,14 @@ UNMATCHED_PX = 1.0
 """What a pair that can't be matched at all counts in that choice."""
 NETWORK_SCENES = 4
 """Scenes from which a stack is solved as a network."""
+OPTICAL_BANDS = ("nir", "red", "swir1")
+"""Bands that scenes of an optical sensor are matched in."""
+PAIR_POINTS = 5
+"""Tie points below which a pair is not used: three of them lie on any affine."""
+UNSURE_PX = 0.04
+"""Predicted error, an axis, from which a scene of an optical network is looked at again in all of them."""
+SECOND_ANCHORS = 10
+"""Well tied scenes of its season that it is then matched to."""
 TRIED_REFERENCES = 3
 """Scenes tried as the reference, and scenes each is tried on."""
 
@@ -46,6 +54,7 @@ TRIED_REFERENCES = 3
 def align_stack(stack, matcher, *, reference, band, seed, refine, network) -> Alignment:
     """What `coregister` does once its options are known to be right; see there."""
     check_stack(stack)
+    others = _other_bands(stack) if band == "auto" else []
     band = sharpest_band(stack, seed) if band == "auto" else band
     bands = matching_band(stack, band)
     scenes, names = images_of(bands), names_of(stack)
@@ -57,7 +66,8 @@ def align_stack(stack, matcher, *, reference, band, seed, refine, network) -> Al
         network = len(names) >= NETWORK_SCENES
     closure, notes = {}, {}
     if network and hasattr(matcher, "align"):
-        solved = _solved(pairs, results, root, stack.time.values, matcher.model, frame)
+        others = [images_of(matching_band(stack, name)) for name in others if name != band]
+        solved = _solved(pairs, results, root, stack.time.values, matcher.model, frame, others)
         results, closure, notes = solved.matches, solved.closure_px, solved.notes
     elif hasattr(matcher, "align"):
         results = {k: enough_points(r, frame.shape) for k, r in results.items()}
@@ -127,27 +137,74 @@ def _simple_reference(pairs, score) -> int:
     return best[1]
 
 
-def _solved(pairs, results, root, times, model, frame):
-    """The network of the stack, matched and adjusted; see `adjust.solve`."""
+def _solved(pairs, results, root, times, model, frame, others):
+    """The network of the stack, matched and adjusted; see `adjust.solve`. others : its scenes in other bands."""
     few, _ = limits(frame.shape)
     able = [k for k, r in results.items() if not isinstance(r, NothingToMatch | OSError)]
     weak = {k for k in able if not isinstance(results[k], Match) or results[k].n_points < few}
     warps = {k: results[k].warp for k in able if k not in weak} | {root: Shift(0.0, 0.0)}
     bent = {k for k, w in warps.items() if not isinstance(w, Shift | Affine)}
-    edges = [edge(root, k, m, frame) for k, m in results.items() if isinstance(m, Match)]
+    edges = [e for k, m in results.items() for e in _measured(root, k, m, frame)]
     inside = able if root == len(times) else [*able, root]
     for i, j in pairs_along_time(times, inside, weak):
         if root in (i, j):
             continue
-        start = None
-        if i in warps and j in warps:
-            start = frame.warp(frame.params(compose(warps[i].inverse(), warps[j])))
         straight = "affine" if model == "auto" and not {i, j} & bent else None
-        match = pairs.match(i, j, start=start, model=straight)
-        log.debug("pair %d, %d: %s", i, j, one_line(match))
-        if isinstance(match, Match):
-            edges.append(edge(i, j, match, frame))
-    return solve(edges, results, root, model, frame)
+        edges += _edges(pairs, i, j, warps, straight, frame)
+    solved = solve(edges, results, root, model, frame)
+    more = _second_look(pairs, solved, root, times, model, frame, others)
+    return solve(edges + more, results, root, model, frame) if more else solved
+
+
+def _edges(pairs, i, j, warps, model, frame) -> list:
+    """The pair i, j measured, from where both are known to lie if they are; nothing where it can't be."""
+    start = None
+    if i in warps and j in warps:
+        start = frame.warp(frame.params(compose(warps[i].inverse(), warps[j])))
+    match = pairs.match(i, j, start=start, model=model)
+    log.debug("pair %d, %d: %s", i, j, one_line(match))
+    return _measured(i, j, match, frame)
+
+
+def _measured(i, j, match, frame) -> list:
+    """The edge of a pair that is a Match of enough points."""
+    few = not isinstance(match, Match) or 0 < match.n_points < PAIR_POINTS
+    return [] if few else [edge(i, j, match, frame)]
+
+
+def _second_look(pairs, solved, root, times, model, frame, others) -> list:
+    """More measurements of the scenes that are tied badly: to more scenes of their season, and in other bands.
+
+    What little a cloudy scene shows is placed by a few edges, and what the season has done to them in one band it has
+    not done in another.
+    """
+    if not others or model == "field":
+        return []
+    few, _ = limits(frame.shape)
+    warps, unsure = {root: Shift(0.0, 0.0)}, []
+    for k, match in sorted(solved.matches.items()):
+        if isinstance(match, NothingToMatch | OSError):
+            continue
+        known = isinstance(match, Match) and match.n_points >= few
+        if known and not isinstance(match.warp, Shift | Affine):
+            continue
+        if known and rms_sigma_px(match, frame.shape) <= UNSURE_PX:
+            warps[k] = match.warp
+        else:
+            unsure.append(k)
+    looks = [pairs, *(Pairs(images, pairs.matcher, pairs.seed) for images in others)]
+    straight = "affine" if model == "auto" else None
+    out = []
+    for k in unsure:
+        near = sorted((a for a in warps if a < len(times)), key=lambda a: (season_days(times[a], times[k]), a))
+        match = solved.matches[k]
+        here = warps | ({k: match.warp} if isinstance(match, Match) and isinstance(match.warp, Shift | Affine) else {})
+        for a in near[:SECOND_ANCHORS]:
+            for number, look in enumerate(looks):
+                if number == 0 and ((a, k) in look.found or (k, a) in look.found):
+                    continue
+                out += _edges(look, a, k, here, straight, frame)
+    return out
 
 
 def images_of(bands) -> list[Image]:
@@ -202,6 +259,13 @@ def matching_band(stack, band) -> xr.DataArray:
     return (total / np.float32(len(picked))).transpose("time", "y", "x")
 
 
+def _other_bands(stack) -> list[str]:
+    """Bands in which the scenes of an optical stack that fits into memory may be matched besides the sharpest."""
+    names = [name for name in OPTICAL_BANDS if name in stack.data_vars]
+    small = not names or not Image(stack[names[0]].transpose("time", "y", "x").isel(time=0).data).by_tiles
+    return [] if is_sar(stack) or not small else names
+
+
 def sharpest_band(stack, seed) -> str:
     """The band to match: "sar", or the one of near infrared, red and short-wave infrared that ties scenes best.
 
@@ -211,7 +275,7 @@ def sharpest_band(stack, seed) -> str:
     names = list(map(str, stack.data_vars))
     if is_sar(stack):
         return "sar"
-    candidates = [name for name in ("nir", "red", "swir1") if name in names] or names[:3]
+    candidates = [name for name in OPTICAL_BANDS if name in names] or names[:3]
     if len(candidates) == 1 or stack.sizes["time"] < 2:
         return candidates[0]
     first = Image(stack[candidates[0]].transpose("time", "y", "x").isel(time=0).data)

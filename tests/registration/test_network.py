@@ -343,3 +343,31 @@ def test_large_scenes_of_a_network_are_read_once_as_far_as_they_fit(ground, monk
     held.forget()
     with pytest.raises(TypeError):
         tiepoints.cut(held, low, high)
+
+
+def test_three_points_that_any_affine_passes_through_are_not_sure(ground):
+    from geoalign.kernels.fit import fit_model
+
+    points = np.array([[10.0, 10.0], [20.0, 140.0], [130.0, 60.0]])
+    found = points + np.array([[1.0, 0.2], [-0.5, 0.4], [0.8, -0.9]])
+    fitted = fit_model("affine", points, found, np.broadcast_to(0.3**2 * np.eye(2), (3, 2, 2)))
+    assert np.abs(fitted["residual"]).max() < 1e-9
+    assert np.sqrt(fitted["covariance"][2, 2]) > 0.1
+
+
+def test_a_cloudy_scene_is_looked_at_in_all_bands(ground, error_px):
+    warps = [Shift(0.8, -1.3), Shift(), Shift(-2.1, 0.4), Shift(1.6, 1.9), Shift(-0.45, -0.7), Shift(1.1, 0.3)]
+    rng = np.random.default_rng(3)
+    hidden = ground.clouds(SHAPE, 0.7, 9)
+    bands = {}
+    for number, name in enumerate(("nir", "red", "swir1")):
+        scenes = np.stack([ground.scene(w, SHAPE, seed=20 * number + k) for k, w in enumerate(warps)])
+        scenes[5] += rng.normal(0, 1.5 * scenes.std(), SHAPE)
+        scenes[5][hidden] = np.nan
+        bands[name] = scenes
+    stack = new_stack(bands, times(6), scene=list("abcdef"))
+    one = coregister(stack, reference="b", band="nir")
+    every = coregister(stack, reference="b")
+    error = [error_px(found.warps["f"], warps[5], SHAPE) for found in (one, every)]
+    assert error[1] < 0.12
+    assert error[1] < 0.75 * error[0]
