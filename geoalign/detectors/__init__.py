@@ -23,6 +23,7 @@ from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
+from geoalign.detectors.sccd import Sccd
 from geoalign.detectors.ships import Ships
 from geoalign.detectors.urbanization import Urbanization
 from geoalign.detectors.watch import Watch
@@ -43,6 +44,7 @@ DETECTORS: dict[str, type] = {
     "watch": Watch,
     "ccdc": Ccdc,
     "cold": Cold,
+    "sccd": Sccd,
     "flood": Flood,
     "deforestation": Deforestation,
     "urbanization": Urbanization,

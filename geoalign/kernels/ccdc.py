@@ -235,7 +235,8 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
                     # what lies between the last break and the stable start is something else again
                     for j in range(CONSECUTIVE):
                         _standardise(y, rows, widen, slope, alive[start - 1 - j], 4, w.coef, w.noise, j, w.z, w.far)
-                    ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, w.one)
+                    common = 6.0 / (stop - start)
+                    ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, common, w.one)
                     ln_sum = np.logaddexp(ln_sum, ln_ratio)
                     if n_break < at.shape[0]:
                         _keep(y, rows, alive, start - 1, -1, 4, w, tone, scene, at[n_break], size[n_break])
@@ -275,7 +276,9 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
         fresh = False
         counts = scene[alive[stop]] >= first
         if counts:
-            ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, w.one)
+            # p / n is a fit's mean error; the trend carried on beyond its end has about two more
+            common = (p + 2.0) / n_fit
+            ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, common, w.one)
             ln_sum = np.logaddexp(ln_sum, ln_ratio)
             n_place += 1
         if is_break(w.z, w.far, CONSECUTIVE, threshold, cold):
@@ -465,23 +468,25 @@ def is_break(z, far, count, threshold, cold):
 
 
 @njit(nogil=True, cache=True)
-def ln_likelihood_ratio(z, far, count, threshold, effect, total):
+def ln_likelihood_ratio(z, far, count, threshold, effect, common, total):
     """ln likelihood ratio of a shift N(0, effect^2) of every band against none; vectors are cut at the threshold.
 
-    Cut, so that one or two undetected clouds are no evidence.
+    Cut, so that one or two undetected clouds are no evidence. common : variance of the model's own error, in noise
+    variances, which the count observations share.
     """
     n_band = z.shape[1]
-    w = effect * effect * count
+    none = 1.0 / count + common
+    shifted = none + effect * effect
     squares = 0.0
     for k in range(n_band):
         total[k] = 0.0
     for j in range(count):
         cut = min(1.0, np.sqrt(threshold / far[j])) if far[j] > 0.0 else 1.0
         for k in range(n_band):
-            total[k] += z[j, k] * cut
+            total[k] += z[j, k] * cut / count
     for k in range(n_band):
         squares += total[k] ** 2
-    return 0.5 * (squares / count * w / (1.0 + w) - n_band * np.log1p(w))
+    return 0.5 * (squares * (1.0 / none - 1.0 / shifted) + n_band * np.log(none / shifted))
 
 
 @njit(nogil=True, cache=True)

@@ -188,7 +188,7 @@ def test_what_is_not_a_stack_is_refused(case):
     if kind == "ships":
         pytest.skip("takes a lone band of any name by design")
     stack = new_stack({"other": np.ones((30, 5, 5))}, np.datetime64("2020-01-01") + np.arange(30) * 12)
-    if name in ("omnibus", "harmonic_cusum", "ccdc", "cold", "breaks", *TWO_DATES) and name != "irmad":
+    if name in ("omnibus", "harmonic_cusum", "ccdc", "cold", "sccd", "breaks", *TWO_DATES) and name != "irmad":
         pytest.skip("takes any single band by design")
     with pytest.raises(StackError):
         detect(stack, name)
