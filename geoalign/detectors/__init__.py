@@ -9,6 +9,7 @@ import numpy as np
 
 from geoalign.chunked import is_lazy
 from geoalign.detectors.bayts import Bayts
+from geoalign.detectors.bfast_monitor import BfastMonitor
 from geoalign.detectors.breaks import Breaks
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
@@ -45,6 +46,7 @@ DETECTORS: dict[str, type] = {
     "ccdc": Ccdc,
     "cold": Cold,
     "sccd": Sccd,
+    "bfast_monitor": BfastMonitor,
     "flood": Flood,
     "deforestation": Deforestation,
     "urbanization": Urbanization,

@@ -100,3 +100,19 @@ def test_fields_that_turned_green_within_a_month_are_told_from_woods_and_towns(r
     found = changed(detect(stack, "irmad")).values
     assert 0.1 < found.mean() < 0.35
     assert (found[:, 1:] == found[:, :-1]).mean() > 0.9
+
+
+def test_bfast_monitor_is_that_of_r(tura):
+    """The reference is bfastSpatial's run with start c(2009, 1), order 1, ROC history, OLS-MOSUM."""
+    from geoalign.kernels.bfast_monitor import design
+
+    stack, date, magnitude = tura
+    found = detect(stack, "bfast_monitor", since="2009-01-01", order=1)
+    mine, theirs = changed(found).values, np.isfinite(date)
+    assert (mine == theirs).mean() >= 0.97
+    both = mine & theirs
+    years = design(stack.time.values, 1)[1]
+    place = np.searchsorted(stack.time.values, found.date.values[both])
+    reference = np.abs(years[None] - date[both][:, None]).argmin(axis=1)
+    assert (np.abs(place - reference) <= 1).mean() >= 0.95
+    assert np.nanmedian(np.abs(found.magnitude.values - magnitude)) < 0.01
