@@ -20,6 +20,7 @@ from geoalign.detectors.flood import Flood
 from geoalign.detectors.gamma_glr import GammaGlr
 from geoalign.detectors.harmonic_cusum import HarmonicCusum
 from geoalign.detectors.irmad import Irmad
+from geoalign.detectors.land_cover import LandCover
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.pwtt import Pwtt
@@ -39,6 +40,7 @@ DETECTORS: dict[str, type] = {
     "sar_change": SarChange,
     "omnibus": Omnibus,
     "gamma_glr": GammaGlr,
+    "land_cover": LandCover,
     "bayts": Bayts,
     "breaks": Breaks,
     "harmonic_cusum": HarmonicCusum,

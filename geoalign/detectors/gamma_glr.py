@@ -104,13 +104,21 @@ class GammaGlr:
 
     def detect(self, stack):
         """Changes (y, x) of a Stack of one orbit; lazy where the stack is."""
+        found = self.search(stack)
+        return new_changes(
+            self.layers(stack, found), kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units="dB",
+            inputs=stack.scene.values if "scene" in stack.coords else (), coords=stack.coords,
+        )  # fmt: skip
+
+    def search(self, stack):
+        """Dataset of what `kernels.gamma_breaks.breaks` gives, dates as numbers of scenes."""
         check_stack(stack, min_scenes=2)
         bands = sar_bands(stack)
         speckle = speckle_of(stack, bands, self.enl)
         power = cube(stack, bands)
         kept = dict.fromkeys(("break_date", "break_after", "break_by"), ("int32", "break", self.max_breaks))
         sizes = dict.fromkeys(("break_magnitude", "break_probability"), ("float32", "break", self.max_breaks))
-        found = neighbourhood(
+        return neighbourhood(
             breaks,
             power,
             speckle.looks,
@@ -126,14 +134,14 @@ class GammaGlr:
             prior=float(self.prior), spread=float(self.change_db / NEPER_DB), min_obs=int(self.min_obs),
             max_breaks=int(self.max_breaks),
         )  # fmt: skip
-        return self._changes(stack, found)
 
-    def _changes(self, stack, found):
+    def layers(self, stack, found):
+        """The layers of Changes from what `search` gave."""
         time = stack.time.values
         seen = found.n_obs >= self.min_obs
         changed = found.n_changes > 0
         why = xr.where(seen, 0, xr.where(found.n_obs > 0, WHY["too_few"], WHY["no_data"]))
-        layers = {
+        return {
             "status": xr.where(seen, xr.where(changed, CONFIRMED, NO_CHANGE), NOT_OBSERVABLE),
             "date": dates_at(found.strongest, time),
             "date_after": dates_at(found.after, time),
@@ -150,10 +158,6 @@ class GammaGlr:
             "break_magnitude": found.break_magnitude,
             "break_probability": found.break_probability,
         }
-        return new_changes(
-            layers, kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units="dB",
-            inputs=stack.scene.values if "scene" in stack.coords else (), coords=stack.coords,
-        )  # fmt: skip
 
 
 def limits(alpha, n_time, n_band):
