@@ -32,6 +32,9 @@ STEP_DB = {  # vv, vh
 }
 AFTER = {"flood": "water", "deforestation": "soil", "urbanization": "built", "change": "soil", "damage": "soil"}
 BEFORE = {"flood": "grass", "deforestation": "forest", "urbanization": "grass", "change": "forest", "damage": "built"}
+SPECTRA["ash"] = (0.05, 0.06, 0.07, 0.11, 0.17, 0.20)
+AFTER["trend"], BEFORE["trend"], STEP_DB["trend"] = "soil", "forest", (-6.0, -6.0)
+AFTER["burn"], BEFORE["burn"], STEP_DB["burn"] = "ash", "forest", (-2.0, -2.0)
 AFTER["ships"], BEFORE["ships"] = "built", "water"
 
 
@@ -59,13 +62,15 @@ def square(shape, side):
 def sar(kind=None, *, shape=(40, 44), n=None, looks=4.4, side=14, seed=0, gaps=0.0, enl=True):
     """Dual-pol gamma speckle; `kind` plants a step of `STEP_DB` at the middle (a flood lasts five scenes)."""
     rng = np.random.default_rng(seed)
-    n = n or (8 if kind == "ships" else 24)  # ships are looked for scene by scene
+    n = n or {"ships": 8, "trend": 300}.get(kind, 24)  # ships are looked for scene by scene
     first, last = n // 2, n // 2 + 5 if kind == "flood" else n
     mask = square(shape, side) if kind else np.zeros(shape, bool)
     bands = {}
     for k, (name, level) in enumerate(BACKSCATTER_DB.items()):
         mean = np.full((n, *shape), 10 ** (level / 10))
-        if kind:
+        if kind == "trend":
+            mean[:, mask] *= 10 ** (STEP_DB[kind][k] / 10 * np.linspace(0, 1, n)[:, None])
+        elif kind:
             mean[first:last, mask] *= 10 ** (STEP_DB[kind][k] / 10)
         values = rng.gamma(looks, mean / looks)
         values[rng.random(values.shape) < gaps] = np.nan
@@ -91,7 +96,10 @@ def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise
     for k, name in enumerate(BANDS):
         season = green_up if name == "nir" else 1 / green_up
         mean = np.broadcast_to((before[k] * season)[:, None, None], (n, *shape)).copy()
-        if kind:
+        if kind == "trend":
+            ramp = np.linspace(0, 1, n)[:, None]
+            mean[:, mask] = (1 - ramp) * mean[:, mask] + ramp * SPECTRA[AFTER[kind]][k]
+        elif kind:
             mean[first:last, mask] = SPECTRA[AFTER[kind]][k]
         values = mean + rng.normal(0, noise, mean.shape)
         values[cloud] = np.nan

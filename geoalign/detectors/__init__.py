@@ -27,6 +27,7 @@ from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
 from geoalign.detectors.sccd import Sccd
 from geoalign.detectors.ships import Ships
+from geoalign.detectors.trend import Trend
 from geoalign.detectors.urbanization import Urbanization
 from geoalign.detectors.watch import Watch
 from geoalign.errors import ConfigError, StackError
@@ -44,6 +45,7 @@ DETECTORS: dict[str, type] = {
     "bayts": Bayts,
     "breaks": Breaks,
     "harmonic_cusum": HarmonicCusum,
+    "trend": Trend,
     "watch": Watch,
     "ccdc": Ccdc,
     "cold": Cold,

