@@ -9,6 +9,7 @@ import numpy as np
 
 from geoalign.chunked import is_lazy
 from geoalign.detectors.bayts import Bayts
+from geoalign.detectors.bfast_lite import BfastLite
 from geoalign.detectors.bfast_monitor import BfastMonitor
 from geoalign.detectors.breaks import Breaks
 from geoalign.detectors.ccdc import Ccdc
@@ -49,6 +50,7 @@ DETECTORS: dict[str, type] = {
     "watch": Watch,
     "ccdc": Ccdc,
     "cold": Cold,
+    "bfast_lite": BfastLite,
     "sccd": Sccd,
     "bfast_monitor": BfastMonitor,
     "flood": Flood,

@@ -79,11 +79,7 @@ def followed(stack, index=None) -> Series:
     """
     bands = tuple(b for b in FOLLOWED if b in stack)
     if index is not None or len(bands) < 2:
-        if index is None and is_sar(stack):
-            raise StackError(
-                f"the stack holds backscatter ({', '.join(map(str, stack.data_vars))}); this detector follows "
-                "reflectance or an index. Choose a band by index='vh' to follow it in dB, or another detector."
-            )
+        refuse_backscatter(stack, index)
         series, units = series_of(stack, index)
         alone = index is None or index in stack
         bands, parts = (str(series.name) if alone and series.name else str(index),), [series]
@@ -98,6 +94,15 @@ def followed(stack, index=None) -> Series:
         xr.concat([s.reset_coords(drop=True) for s in steep], "band").astype("float32"),
         np.asarray(spread[0], np.float64),
     )
+
+
+def refuse_backscatter(stack, index):
+    """StackError for a stack of backscatter where no band was asked for: speckle is not what the family is made for."""
+    if index is None and is_sar(stack):
+        raise StackError(
+            f"the stack holds backscatter ({', '.join(map(str, stack.data_vars))}); this detector follows reflectance "
+            "or an index. Choose a band by index='vh' to follow it in dB, or another detector."
+        )
 
 
 def phase_order(at):
