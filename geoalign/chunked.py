@@ -281,6 +281,11 @@ def derived(function: Callable, *statistics, size: int):
     return xr.DataArray(da.Array(layers, name, ((size,),), np.float64), dims="stat")
 
 
+def fixed_blocks(n: int, block: int = BLOCK) -> tuple[int, ...]:
+    """Sizes of the fixed blocks of `whole_image` along an axis of n px."""
+    return tuple(_even(n, block))
+
+
 def row_blocks(data: xr.Dataset, *, rows: int = BLOCK, encode: dict | None = None) -> Iterator[tuple[int, xr.Dataset]]:
     """The Dataset in memory, one block of rows after the other, in one pass and with bounded memory.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
+import xarray as xr
 
 from geoalign.chunked import is_lazy
 from geoalign.detectors.bayts import Bayts
@@ -20,6 +22,7 @@ from geoalign.detectors.deforestation import Deforestation
 from geoalign.detectors.flood import Flood
 from geoalign.detectors.gamma_glr import GammaGlr
 from geoalign.detectors.harmonic_cusum import HarmonicCusum
+from geoalign.detectors.heterogeneous import Heterogeneous
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.land_cover import LandCover
 from geoalign.detectors.log_ratio import LogRatio
@@ -40,6 +43,7 @@ DETECTORS: dict[str, type] = {
     "irmad": Irmad,
     "cva": Cva,
     "sar_change": SarChange,
+    "heterogeneous": Heterogeneous,
     "omnibus": Omnibus,
     "gamma_glr": GammaGlr,
     "land_cover": LandCover,
@@ -68,7 +72,7 @@ def detect(stack, detector, *, sigma_px=None, **options):
 
     Parameters
     ----------
-    stack : Stack (time, y, x)
+    stack : Stack (time, y, x), or dict of two Stacks on one grid for a detector that compares sensors
         Masked and aligned; NaN = not observed. Never changed.
     detector : str or object
         A name out of `DETECTORS` ("flood", "harmonic_cusum", ...), one of its classes' objects, or any object of
@@ -101,8 +105,15 @@ def detect(stack, detector, *, sigma_px=None, **options):
     >>> int(changes.status[0, 0]), str(changes.date.values[0, 0])[:10] == str(time[100])
     (3, True)
     """
-    check_stack(stack)
     finder = make(detector, **options)
+    if isinstance(stack, Mapping) and not isinstance(stack, xr.Dataset):
+        if not callable(getattr(finder, "joined", None)):
+            raise StackError(
+                f"{_label(detector)} takes one Stack, got a dict of {len(stack)} ({', '.join(map(str, stack))}). "
+                "Stacks of two sensors are compared by 'heterogeneous'."
+            )
+        stack = finder.joined({name: _settled(check_stack(one)) for name, one in stack.items()})
+    check_stack(stack)
     needed = tuple(getattr(finder, "needs", ()))
     absent = [band for band in needed if band not in stack]
     if absent:

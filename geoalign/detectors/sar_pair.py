@@ -53,7 +53,7 @@ def pair_of(stack, since=None) -> Pair:
             f"({', '.join(SAR_BANDS)}). Give one, as stack[['{bands[0]}']]."
         )
     stack, split = _groups(stack, since)
-    offset = whole_image(_quick_look, _offset, *(stack[b] for b in bands))
+    offset = quick_look_offset(*(stack[b] for b in bands))
     kept = {"before": "float32", "after": "float32", "last": "int32", "first": "int32", "n_obs": "uint16"}
     parts = [per_pixel(before_and_after, stack[b], outputs=kept, split=split, offset=offset) for b in bands]
     return Pair(
@@ -67,11 +67,16 @@ def pair_of(stack, since=None) -> Pair:
     )
 
 
+def quick_look_offset(*bands):
+    """What to add to the values of bands: one grey step in a quick-look, else 0; 0-d, lazy where a band is."""
+    return whole_image(_quick_look, _offset, *bands)
+
+
 def pair_changes(detector, pair: Pair, *, seen, direction, magnitude, probability, why, units="dB") -> xr.Dataset:
     """Changes from what a two-date detector found.
 
-    seen : (y, x) bool; direction : -1, 0, 1, where nothing changed 0 (a detector without one gives `changed` as 1 and
-    overwrites); why : bits that mark doubtful answers of seen pixels
+    seen : (y, x) bool; direction : -1, 0, 1, 0 where nothing changed; why : bits that mark doubtful answers of seen
+    pixels
     """
     changed = seen & (direction != 0)
     missing = xr.where(pair.n_obs > 0, WHY["too_few"], WHY["no_data"])

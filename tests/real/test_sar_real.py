@@ -47,6 +47,22 @@ def test_sar_change_agrees_with_the_published_mask(real_data, name, least):
     assert kappa(found.status.values == 3, truth) >= least
 
 
+def test_heterogeneous_finds_the_lake_that_grew_between_infrared_and_colour(real_data):
+    folder = real_data / "optical_pairs" / "sardinia"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        images = []
+        for name in ("t1", "t2", "change"):
+            with rasterio.open(folder / f"{name}.tif") as source:
+                images.append(source.read())
+    infrared = new_stack({"nir": images[0].astype("float32")}, ["1995-09-01"])
+    colour = new_stack(
+        {n: images[1][k : k + 1].astype("float32") for k, n in enumerate(("red", "green", "blue"))}, ["1996-07-01"]
+    )
+    found = detect({"infrared": infrared, "colour": colour}, "heterogeneous")
+    assert kappa(found.status.values == 3, images[2][0] > 0) >= 0.70
+
+
 def png(real_data, name, bands):
     with xr.open_dataset(real_data / "series" / "s1_png" / f"{name}.nc") as source:
         return new_stack({b: source[b].values for b in bands}, source.time.values)
