@@ -29,7 +29,10 @@ SMALLEST_PX, LARGEST_PX = 96, 1024
 EVIDENCE = 7.0
 """Standard deviations the correlation must stand above that of wrong lags; the best lag of noise reaches 3 to 5."""
 FLOOR_PX = 0.001
-"""Error of the whole warp that no amount of structure removes (aliasing, interpolation), an axis."""
+"""Error of a shift that no amount of structure removes (aliasing, interpolation), an axis."""
+FLOOR_SHARE = 0.3
+"""Part of it that is left where the displacement runs through several pixels over the image: it goes by the fraction of
+a pixel, and averages out."""
 LOOSE_PX = 0.5
 """Predicted error over the image, an axis, above which there is no answer."""
 STEPS = 20
@@ -193,7 +196,7 @@ class _Solved:
         own = own / self.response**2
         free = ecc.basis(self.model)
         shift = free.T[:, [2, 5]]
-        own = own + FLOOR_PX**2 * shift @ shift.T
+        own = own + self._floor_px() ** 2 * shift @ shift.T
         keep = [2, 5] if self.model == "shift" else list(range(8 if self.model == "projective" else 6))
         b, h = self.blocks, 1e-4
 
@@ -202,6 +205,12 @@ class _Solved:
 
         jac = np.stack([(flat(q) - flat(-q)) / (2 * h) for q in np.eye(len(own)) * h], axis=1)
         return jac @ own @ jac.T
+
+    def _floor_px(self) -> float:
+        """Error that aliasing leaves in the warp as a whole, an axis."""
+        rows, cols = np.meshgrid(*(np.linspace(0, n - 1, 3) for n in self.blocks.shape), indexing="ij")
+        away = np.stack(self.warp.pull(rows, cols)) - np.stack([rows, cols])
+        return FLOOR_PX * max(1.0 / (1.0 + float(np.ptp(away, axis=(1, 2)).max())), FLOOR_SHARE)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from geoalign.registration.tiepoints import Image, block_mean, dense_windows, fu
 from geoalign.types.alignment import Match
 from geoalign.types.warp import Field
 
-BENDS_PX = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+BENDS_PX = (0.01, 0.03, 0.1, 0.3, 0.55, 1.0, 3.0)
 """Bending tried, px: standard deviation of the third difference of the displacement from node to node."""
 ORDER = 3
 """Differences that the prior of the field holds small: a quadratic costs nothing, so that gaps are bridged well."""
@@ -29,9 +29,14 @@ COARSEST_PX = 100
 """Shortest side of the coarsest image."""
 COARSE_BAND = 0.7
 """Scale (px) of the structure used in decimated images."""
-STILL_PX = 0.003
-"""Change of the field below which a level is done."""
+STILL_PX, STILL_COARSE_PX = 0.003, 0.02
+"""Change of the field below which the finest level is done, and one that only leads to the next."""
+SETTLED_PX = 0.1
+"""Change of the field below which gain and noise stay as they are."""
 MOST_STEPS = 8
+TRUSTED = 0.7
+"""Variance of a field's error over what curvature and scatter of scores give: measured on pairs of known displacement,
+clean, clouded and across sensors (benchmarks/registration.py)."""
 DRAWS = 96
 """Draws from the error of the field: its variance at the nodes is theirs, known to 15 %."""
 
@@ -57,10 +62,11 @@ class _Prepared:
         mov, self.mov_ok = band_pass(mov, fine, 4 * fine)
         self.mov = spline(mov)
 
-    def settle(self, nodes, linear, turn, bends, *, held=None, steps=MOST_STEPS) -> _Fitted:
+    def settle(self, nodes, linear, turn, bends, *, held=None, steps=MOST_STEPS, still=STILL_PX, tries=0) -> _Fitted:
         """Gauss-Newton steps until the field stands still.
 
         linear : (2, n_row, n_col) coefficients of the start, which the prior does not see; turn : see `flow`
+        still : px, change below which it does; tries : steps after the first that choose among neighbouring bends
         """
         n_r, n_c, row0, col0, step_row, step_col = nodes.grid
         f = self.factor
@@ -71,15 +77,17 @@ class _Prepared:
         prior = flow.banded(flow.bending(n_r, n_c, ORDER), 1.0)
         rank = 2 * (n_r * n_c - ORDER * (ORDER + 1) // 2)
         coef, response, last = nodes.coef.copy(), 1.0, None
+        every = max(1, int(min(step_row, step_col) / f) // 4)
         for step in range(steps):
             mov, seen = flow.warped(self.mov, self.mov_ok, *(full_r @ (c / f) @ full_c.T for c in coef))
             both = (known & seen).astype(np.float64)
             if both.sum() < 256:
                 raise MatchError("the images share fewer than 256 pixels where a field is looked for.")
-            gain, noise = flow.gain_and_noise(self.ref, mov, both, max(step_row / f, 8.0))
-            floor = 1e-3 * float(np.median(noise[both > 0])) + 1e-300
+            if last is None or last[3] > SETTLED_PX:
+                gain, noise = flow.gain_and_noise(self.ref, mov, both, max(step_row / f, 8.0))
+                noise = np.maximum(noise, 1e-3 * float(np.median(noise[both > 0])) + 1e-300)
             hessian, score, spread, trace = flow.normal_and_score(
-                self.ref, self.by_row, self.by_col, known, mov, seen, gain, np.maximum(noise, floor), turn,
+                self.ref, self.by_row, self.by_col, known, mov, seen, gain, noise, turn,
                 left_r, w_r, left_c, w_c, n_r, n_c,
             )  # fmt: skip
             normal, score = flow.banded(hessian, 1.0 / f**2), np.moveaxis(score, 0, -1).ravel() / f
@@ -96,13 +104,13 @@ class _Prepared:
             target = flow.product(information, away) - response / scatter * score
             trials = [(*flow.evidence(information, prior, target, b, rank), b) for b in bends]
             _, solution, factor, bend = min(trials, key=lambda t: t[0])
-            bends = _around(bend) if len(bends) > 1 and step < 2 else (bend,)
+            bends = _around(bend) if len(bends) > 1 and step < tries else (bend,)
             new = linear + np.moveaxis(solution.reshape(n_r, n_c, 2), -1, 0)
-            moved = [full_r[::4] @ c @ full_c[::4].T for c in new - coef]
+            moved = [full_r[::every] @ c @ full_c[::every].T for c in new - coef]
             size = float(np.sqrt((moved[0] ** 2 + moved[1] ** 2).mean()))
             last = (coef, score, normal, size)
             coef = new
-            if size < STILL_PX:
+            if size < still:
                 break
         return _Fitted(Nodes(nodes.grid, coef), factor, bend, information)
 
@@ -130,7 +138,8 @@ def field_match(reference: Image, moving: Image, start, fine, seed, method, *, s
         pair = (reference.coarse(factor), moving.coarse(factor)) if factor > 1 else _whole(reference, moving)
         images = _Prepared(*pair, factor, fine if factor == 1 else COARSE_BAND)
         held = _held(images.shape, factor, windows, check) if factor == base else None
-        fitted = images.settle(nodes, linear, turn, bends, held=held)
+        still = STILL_PX if factor == base else STILL_COARSE_PX
+        fitted = images.settle(nodes, linear, turn, bends, held=held, still=still, tries=0 if factor == base else 2)
         nodes, bends = fitted.nodes, _around(fitted.bend)
     if large:
         del images, pair
@@ -141,7 +150,7 @@ def field_match(reference: Image, moving: Image, start, fine, seed, method, *, s
     warp = fitted.nodes.warp()
     refuse_folds(warp, shape)
     draws = flow.posterior_draws(fitted.factor, DRAWS, seed).reshape(DRAWS, *grid[:2], 2)
-    variance = np.mean([[node_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
+    variance = TRUSTED * np.mean([[node_values(draw[..., a]) ** 2 for a in (0, 1)] for draw in draws], axis=(0, 1))
     return _measured(level, warp, without, variance, fine, check, method, shape, start)
 
 
