@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geoalign.chunked import neighbourhood
-from geoalign.detectors.sar_input import check_share, correlation_of, cube, sar_bands, speckle_of
+from geoalign.detectors.sar_input import check_share, correlation_of, sar_bands, speckle_of
 from geoalign.errors import ConfigError
 from geoalign.kernels.gamma_breaks import breaks
 from geoalign.kernels.glr_null import TWO_SIDED, max_quantile
@@ -115,12 +115,11 @@ class GammaGlr:
         check_stack(stack, min_scenes=2)
         bands = sar_bands(stack)
         speckle = speckle_of(stack, bands, self.enl)
-        power = cube(stack, bands)
         kept = dict.fromkeys(("break_date", "break_after", "break_by"), ("int32", "break", self.max_breaks))
         sizes = dict.fromkeys(("break_magnitude", "break_probability"), ("float32", "break", self.max_breaks))
         return neighbourhood(
-            breaks,
-            power,
+            _breaks,
+            *(stack[b].transpose("time", "y", "x").reset_coords(drop=True) for b in bands),
             speckle.looks,
             speckle.slope,
             speckle.sigma,
@@ -158,6 +157,13 @@ class GammaGlr:
             "break_magnitude": found.break_magnitude,
             "break_probability": found.break_probability,
         }
+
+
+def _breaks(*layers, **scalars):
+    *bands, looks, slope, sigma = layers
+    # one type for all, as a compiled kernel wants its tuples
+    bands = tuple(b if b.flags.writeable else b.copy() for b in bands)
+    return breaks(bands, looks, slope, sigma, **scalars)
 
 
 def limits(alpha, n_time, n_band):

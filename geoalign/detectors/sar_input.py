@@ -116,7 +116,16 @@ def correlation_of(stack, bands):
     """Correlation of successive dates where nothing changes, 0-d, lazy where the stack is; 0 for few scenes."""
     if stack.sizes["time"] < 6:
         return 0.0
-    return whole_image(lag_histogram, lag_correlation, cube(stack, bands), **LAG_SAMPLE)
+    return whole_image(
+        _lags,
+        lag_correlation,
+        *(stack[b].transpose("time", "y", "x").reset_coords(drop=True) for b in bands),
+        **LAG_SAMPLE,
+    )
+
+
+def _lags(*bands):
+    return lag_histogram(np.stack(bands))
 
 
 def _looks(band, known):

@@ -85,18 +85,16 @@ def padded(m):
 
 
 @njit(nogil=True, cache=True, **VECTOR)
-def layout(weights, low, high, lag, lags, spread, sides, terms, work, bits):
-    """What the steps of low:high depend on besides the intensities; i = 0 ... m - 1 stands for date low + 1 + i.
+def layout(weights, low, high, lag, lags, sides, terms):
+    """What the ratios of low:high depend on besides the intensities; i = 0 ... m - 1 stands for date low + 1 + i.
 
     Parameters
     ----------
     weights : (band, n + 1) from `fill_sums`; lag, lags : correlation of successive dates, and its `lag_tables`
-    spread : prior size of a step, nepers
     sides : (4, band, padded n) filled with 1 / looks before and after, and the factors (-2 rho looks) of ln before and
         after
-    terms : (4, padded n) filled with 1 / widening by correlation; the shares of a step's variance that are no noise, of
-        what the bands do alike and of what they do apart; and ln of the noise's shares
-    work, bits : (6 * band, padded n) scratch of `fastlog`
+    terms : (4, padded n), of which [0] is filled with 1 / widening by correlation (where there is some) and [3] with
+        the variance of a step (nepers, mean over bands)
     """
     n_band = weights.shape[0]
     n = high - low
@@ -121,8 +119,6 @@ def layout(weights, low, high, lag, lags, spread, sides, terms, work, bits):
             rho = max(1 - (sides[0, b, i] + sides[1, b, i] - inverse) / 6, 0.1)
             sides[3, b, i] = -2 * rho * (w_all - sides[2, b, i])
             sides[2, b, i] *= -2 * rho
-    for i in range(size):
-        terms[0, i] = 1.0
     if lag > 0:
         cross = 2 * lag / ((1 - lag) * (1 - lag) * n)
         for i in range(m):
@@ -132,6 +128,15 @@ def layout(weights, low, high, lag, lags, spread, sides, terms, work, bits):
             wider -= cross * lags[1, i + 1] * lags[1, m - i]
             terms[0, i] = 1 / wider
             terms[3, i] *= wider
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def shares(n_band, m, spread, terms, work, bits):
+    """The rest of `terms`, for `evidence`: shares of a step's variance that are no noise, and ln of those that are.
+
+    spread : prior size of a step, nepers; terms : from `layout`; work, bits : scratch of `fastlog`
+    """
+    size = padded(m)
     wide = (1 + (n_band - 1) * ALIKE) * spread * spread
     thin = (1 - ALIKE) * spread * spread
     for i in range(size):
@@ -146,12 +151,12 @@ def layout(weights, low, high, lag, lags, spread, sides, terms, work, bits):
 
 
 @njit(nogil=True, cache=True, **VECTOR)
-def scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, work, bits):
+def scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits):
     """z of every step in low:high: -2 rho ln(likelihood ratio) of two means, before and from a date, against one.
 
     Parameters
     ----------
-    sums, weights : (band, n + 1) from `fill_sums`; sides, terms : from `layout`
+    sums, weights : (band, n + 1) from `fill_sums`; lag, sides, terms : as in `layout`, from it
     d0, everything, degrees : looks vary between pixels with d0 degrees of freedom (inf: not); `scatter` of low:high
     out : (3, padded n), of which the rows Z and COMMON are filled
     work, bits : (6 * band, padded n) scratch of `fastlog`
@@ -164,10 +169,6 @@ def scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, w
     m = high - low - 1
     size = padded(m)
     spare = work.shape[0] // 3
-    for i in range(size):
-        out[Z, i] = 0.0
-    for i in range(size):
-        out[COMMON, i] = 0.0
     for b in range(n_band):
         level = (weights[b, high] - weights[b, low]) / (sums[b, high] - sums[b, low])
         whole = (sums[b, high] - sums[b, low]) * level
@@ -184,10 +185,14 @@ def scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, w
         for i in range(size):
             zb = sides[2, b, i] * work[2 * b, i] + sides[3, b, i] * work[2 * b + 1, i]
             work[spare, i] = max(zb, 0.0)
-        for i in range(size):
-            out[Z, i] += work[spare, i]
-        for i in range(size):
-            out[COMMON, i] += math.copysign(math.sqrt(work[spare, i]), work[2 * b + 1, i] - work[2 * b, i])
+        if b == 0:
+            for i in range(size):
+                out[Z, i] = work[spare, i]
+                out[COMMON, i] = math.copysign(math.sqrt(work[spare, i]), work[1, i] - work[0, i])
+        else:
+            for i in range(size):
+                out[Z, i] += work[spare, i]
+                out[COMMON, i] += math.copysign(math.sqrt(work[spare, i]), work[2 * b + 1, i] - work[2 * b, i])
     if not math.isinf(d0):
         # where looks vary, the likelihood ratio with the pixel's own unknown (`omnibus.uneven`)
         scale = d0 + degrees - 0.5 * n_band - 1
@@ -200,10 +205,13 @@ def scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, w
             out[COMMON, i] *= math.sqrt(work[0, i] / max(out[Z, i], TINY))
         for i in range(size):
             out[Z, i] = work[0, i]
+    share = 1.0 / n_band
     for i in range(size):
-        out[Z, i] *= terms[0, i]
-    for i in range(size):
-        out[COMMON, i] *= out[COMMON, i] * terms[0, i] / n_band
+        out[COMMON, i] *= out[COMMON, i] * share
+    if lag > 0:
+        for i in range(m):
+            out[Z, i] *= terms[0, i]
+            out[COMMON, i] *= terms[0, i]
     for i in range(m, size):
         out[Z, i] = 0.0
         out[COMMON, i] = 0.0
@@ -218,6 +226,8 @@ def scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, w
 @njit(nogil=True, cache=True, **VECTOR)
 def evidence(out, terms, n_band, m, work, bits):
     """ln of the mean Bayes factor of a step at any of m dates against none; fills the row MASS.
+
+    terms : from `layout` and `shares`
 
     A step is N(0, spread^2) in each band, with correlation ALIKE between bands: what the bands do alike has the
     variance (1 + (band - 1) ALIKE) spread^2, what they do apart (1 - ALIKE) spread^2 (Laplace's form of the
@@ -281,18 +291,18 @@ def _chance(ln_odds):
 
 
 @njit(nogil=True, cache=True)
-def _step(x, w, low, high, sums, weights, lag, lags, d0, limits, spread, sides, terms, out, work, bits):
+def _step(x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits):
     """(date, by how much it passes the limits) of the step that stands out most in low:high."""
     everything, degrees = scatter(x, w, low, high, work, bits) if not math.isinf(d0) else (0.0, 0.0)
-    layout(weights, low, high, lag, lags, spread, sides, terms, work, bits)
-    best, alike = scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, work, bits)
+    layout(weights, low, high, lag, lags, sides, terms)
+    best, alike = scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits)
     over, over_alike = best - limits[0, high - low], alike - limits[1, high - low]
     row = Z if over >= over_alike else COMMON
     return low + 1 + largest(out, row, high - low - 1), max(over, over_alike)
 
 
 @njit(nogil=True, cache=True)
-def segment(x, w, n, sums, weights, lag, lags, d0, limits, spread, sides, terms, out, work, bits, found):
+def segment(x, w, n, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits, found):
     """Binary segmentation of 0:n into `found`, which holds the first change already; in order. Returns how many.
 
     Then each date again between its neighbours, and away with the one they make least needed, until all are.
@@ -306,9 +316,7 @@ def segment(x, w, n, sums, weights, lag, lags, d0, limits, spread, sides, terms,
         excess = 0.0
         at = 0
         if high - low > 1:
-            at, excess = _step(
-                x, w, low, high, sums, weights, lag, lags, d0, limits, spread, sides, terms, out, work, bits
-            )
+            at, excess = _step(x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits)
         if excess > 0:
             for i in range(count, done, -1):
                 found[i] = found[i - 1]
@@ -323,7 +331,7 @@ def segment(x, w, n, sums, weights, lag, lags, d0, limits, spread, sides, terms,
             low = 0 if i == 0 else found[i - 1]
             high = n if i == count - 1 else found[i + 1]
             found[i], excess = _step(
-                x, w, low, high, sums, weights, lag, lags, d0, limits, spread, sides, terms, out, work, bits
+                x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits
             )
             if excess < least:
                 least, which = excess, i
@@ -341,7 +349,7 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
 
     Parameters
     ----------
-    series : (band, time, row, col) intensities; NaN or <= 0 in any band = not observed
+    series : tuple of bands (time, row, col) float32, intensities; NaN or <= 0 in any band = not observed
     looks : (band, row, col)
     slope : (band, row, col) |gradient| / intensity, a px; sigma : (time or 1, row, col) alignment error, px
     limits : (2, time + 1) what the largest z of a stable segment of so many observations, and the largest part that
@@ -357,7 +365,8 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
     int32 dates, -1 none (the change lies in (after, by]); magnitude dB (mean over bands); direction int8; probability
     float32; then (max_breaks, row, col) break_date, break_after, break_by int32, break_magnitude, break_probability
     """
-    n_band, n_time, n_row, n_col = series.shape
+    n_band = len(series)
+    n_time, n_row, n_col = series[0].shape
     n_obs = np.zeros((n_row, n_col), np.uint16)
     n_changes = np.zeros((n_row, n_col), np.uint16)
     flag = np.zeros((n_row, n_col), np.uint8)
@@ -401,9 +410,10 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
         for c0 in range(0, n_col, LANE):
             width = min(LANE, n_col - c0)
             for b in range(n_band):
+                band = series[b]
                 for t in range(n_time):
                     for k in range(width):
-                        lane[b, t, k] = series[b, t, r, c0 + k]
+                        lane[b, t, k] = band[t, r, c0 + k]
             least[:] = np.inf
             total[:] = 0
             for b in range(n_band):
@@ -451,12 +461,13 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
                     same = same and own == laid[b]
                 fill_sums(x, w, n, sums, weights)
                 if widened or not same:
-                    layout(weights, 0, n, lag, lags, spread, sides, terms, work, bits)
+                    layout(weights, 0, n, lag, lags, sides, terms)
+                    shares(n_band, n - 1, spread, terms, work, bits)
                     n_laid = -1 if widened else n
                     for b in range(n_band):
                         laid[b] = looks[b, r, c]
                 everything, degrees = scatter(x, w, 0, n, work, bits) if not math.isinf(d0) else (0.0, 0.0)
-                best, alike = scan(sums, weights, 0, n, sides, terms, d0, everything, degrees, out, work, bits)
+                best, alike = scan(sums, weights, 0, n, lag, sides, terms, d0, everything, degrees, out, work, bits)
                 single = evidence(out, terms, n_band, n - 1, work, bits)
                 probability[r, c] = _chance(single + ln_prior)
                 over, over_alike = best - limits[0, n], alike - limits[1, n]
@@ -467,7 +478,7 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
                                 w[b, i] = looks[b, r, c]
                         fill_sums(x, w, n, sums, weights)
                         _, excess = _step(
-                            x, w, 0, n, sums, weights, lag, lags, d0, limits, spread, part_sides, part_terms, part_out,
+                            x, w, 0, n, sums, weights, lag, lags, d0, limits, part_sides, part_terms, part_out,
                             work, bits,
                         )  # fmt: skip
                         if excess > 0:
@@ -475,7 +486,7 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
                     continue
                 found[0] = 1 + largest(out, Z if over >= over_alike else COMMON, n - 1)
                 count = segment(
-                    x, w, n, sums, weights, lag, lags, d0, limits, spread, part_sides, part_terms, part_out, work, bits,
+                    x, w, n, sums, weights, lag, lags, d0, limits, part_sides, part_terms, part_out, work, bits,
                     found,
                 )  # fmt: skip
                 n_changes[r, c] = count
@@ -490,9 +501,10 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
                         z = out[Z, most]
                     else:
                         _step(
-                            x, w, low, high, sums, weights, lag, lags, d0, limits, spread, part_sides, part_terms,
+                            x, w, low, high, sums, weights, lag, lags, d0, limits, part_sides, part_terms,
                             part_out, work, bits,
                         )  # fmt: skip
+                        shares(n_band, high - low - 1, spread, part_terms, work, bits)
                         own = evidence(part_out, part_terms, n_band, high - low - 1, work, bits)
                         several += own
                         most, first, last = interval(part_out, high - low - 1)

@@ -49,7 +49,7 @@ def test_a_change_says_from_what_to_what():
     assert kind_of[0] == 0
     for old, new in ((2, 1), (1, 3)):
         these = (before == old) & (after == new) & hit
-        assert (found.class_from.values[these] == kind_of[old]).mean() > 0.9
+        assert (found.class_from.values[these] == kind_of[old]).mean() > 0.85
         assert (found.class_to.values[these] == kind_of[new]).mean() > 0.9
     table = class_table(found)
     assert table.loc[kind_of[1], "season"] > table.loc[kind_of[2], "season"] + 0.4

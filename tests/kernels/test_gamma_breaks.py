@@ -16,6 +16,7 @@ from geoalign.kernels.gamma_breaks import (
     padded,
     scan,
     scatter,
+    shares,
 )  # fmt: skip
 from tests.naive import gamma_steps
 
@@ -27,9 +28,11 @@ def gamma(shape, looks=4.4, seed=0):
 def run(series, looks=4.4, alpha=0.01, d0=np.inf, lag=0.0, slope=0.0, sigma=0.0, prior=0.1, max_breaks=4):
     """`breaks` of (band, time, pixel), as a dict of (pixel,) arrays."""
     n_band, n_time, n = series.shape
+    own, steep = (np.full((n_band, 1, n), v, np.float32) for v in (looks, slope))
+    shift = np.full((1, 1, n), sigma, np.float32)
     out = breaks(
-        series[:, :, None], np.full((n_band, 1, n), looks, np.float32), np.full((n_band, 1, n), slope, np.float32),
-        np.full((1, 1, n), sigma, np.float32), limits(alpha, n_time, n_band), d0, lag, prior, 4 / 4.343, 3, max_breaks,
+        tuple(series[:, :, None]), own, steep, shift, limits(alpha, n_time, n_band), d0, lag, prior, 4 / 4.343, 3,
+        max_breaks,
     )  # fmt: skip
     names = ["n_obs", "n_changes", "flag", "strongest", "after", "by", "magnitude", "direction", "probability"]
     names += ["break_date", "break_after", "break_by", "break_magnitude", "break_probability"]
@@ -46,8 +49,9 @@ def steps(values, looks, low, high, lag=0.0, d0=np.inf):
     bits = work.view(np.int64)
     fill_sums(values, looks, n, sums, weights)
     everything, degrees = scatter(values, looks, low, high, work, bits)
-    layout(weights, low, high, lag, lag_tables(n, lag), 0.9, sides, terms, work, bits)
-    best = scan(sums, weights, low, high, sides, terms, d0, everything, degrees, out, work, bits)
+    layout(weights, low, high, lag, lag_tables(n, lag), sides, terms)
+    shares(n_band, high - low - 1, 0.9, terms, work, bits)
+    best = scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits)
     ln_factor = evidence(out, terms, n_band, high - low - 1, work, bits)
     return out[:, : high - low - 1], best, ln_factor
 

@@ -154,3 +154,38 @@ def test_parts_agree_with_each_other():
     assert p <= p_step / 0.9 + 1e-12
     assert tail(z, 1.0, 0.0) < p_step
     assert ln_evidence(values, looks, np.inf, found, count, 0.9) > 3
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.4, 20.0])
+@pytest.mark.parametrize("n_time", [5, 60, 200])
+def test_factors_in_logarithms_add_up_to_q(looks, n_time):
+    """sum ln R_j = ln Q, Bartlett's factors taken off again."""
+    values = gamma((2, n_time), looks)
+    weights = np.full(values.shape, looks)
+
+    def ln_ratio(stop, part):
+        z, f, omega = equal_means(values, weights, 0, stop, part)
+        inverse = stop / looks if part == 0 else 1 / (looks * part) + 1 / (looks * (stop - part))
+        degrees = stop - 1.0 if part == 0 else 1.0
+        return -0.5 * z / max(1 - (inverse - 1 / (looks * stop)) / (6 * degrees), 0.1)
+
+    parts = [ln_ratio(j, j - 1) for j in range(2, n_time + 1)]
+    assert sum(parts) == pytest.approx(ln_ratio(n_time, 0), rel=1e-9)
+
+
+@pytest.mark.parametrize("n_time", [60, 120, 160])
+def test_a_drop_of_10_db_is_found_in_long_series(n_time):
+    series = gamma((60, 2, n_time), 4.4, seed=n_time) * 0.05
+    series[:, :, n_time // 2 :] *= 0.1
+    found = run(series)
+    assert (found[1] > 0).all()
+    assert (np.abs(found[5] - n_time // 2) <= 1).mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_time", [2, 10, 60, 200])
+@pytest.mark.parametrize("looks", [2.0, 20.0])
+def test_size_over_lengths_and_looks(n_time, looks):
+    n = min(60_000, 3_000_000 // n_time**2)
+    flagged = (run(gamma((max(n, 2000), 1, n_time), looks, seed=n_time), looks, alpha=0.05, min_obs=2)[1] > 0).mean()
+    assert 0.035 < flagged < 0.065
