@@ -16,9 +16,11 @@ from geoalign.detectors.bfast_monitor import BfastMonitor
 from geoalign.detectors.breaks import Breaks
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
+from geoalign.detectors.cusum import Cusum
 from geoalign.detectors.cva import Cva
 from geoalign.detectors.damage import Damage
 from geoalign.detectors.deforestation import Deforestation
+from geoalign.detectors.ewma import Ewma
 from geoalign.detectors.flood import Flood
 from geoalign.detectors.gamma_glr import GammaGlr
 from geoalign.detectors.harmonic_cusum import HarmonicCusum
@@ -26,6 +28,7 @@ from geoalign.detectors.heterogeneous import Heterogeneous
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.land_cover import LandCover
 from geoalign.detectors.log_ratio import LogRatio
+from geoalign.detectors.mosum import Mosum
 from geoalign.detectors.omnibus import Omnibus
 from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
@@ -56,6 +59,9 @@ DETECTORS: dict[str, type] = {
     "cold": Cold,
     "bfast_lite": BfastLite,
     "sccd": Sccd,
+    "ewma": Ewma,
+    "cusum": Cusum,
+    "mosum": Mosum,
     "bfast_monitor": BfastMonitor,
     "flood": Flood,
     "deforestation": Deforestation,

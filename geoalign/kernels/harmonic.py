@@ -9,6 +9,10 @@ YEAR_DAYS = 365.25
 TREND_SD = 0.15
 """What is known of a trend before two years of history tell: its standard deviation, noise sd a year."""
 
+SAFETY = 1.5
+"""Standard errors by which autocorrelation is taken for more than was estimated: too little raises false alarms, too
+much costs an observation."""
+
 BISQUARE = 4.685
 """Tuning constant of Tukey's bisquare: 95 % efficiency under normal noise."""
 
@@ -198,3 +202,20 @@ def free_trend(ridge, inverse, beta, p):
     for a in range(p):
         beta[a] += ridge * inverse[a, trend] * slope
     return beta[trend] ** 2 / (1.0 / ridge + inverse[trend, trend])
+
+
+@njit(nogil=True, cache=True)
+def autocorrelation(error, keep, years, at, n, p, most):
+    """Correlation of standardised errors of neighbours at most `most` years apart, taken for rather more: 0 to 0.95.
+
+    error, keep, at : (>= n,); p : regressors of the fit, whose residuals are less alike than the errors
+    """
+    products, pairs = 0.0, 0
+    for i in range(1, n):
+        if keep[i] > 0.0 and keep[i - 1] > 0.0 and years[at[i]] - years[at[i - 1]] < most:
+            products += error[i] * error[i - 1]
+            pairs += 1
+    if pairs == 0:
+        return 0.0
+    r = (products / pairs + p / n) * pairs / (pairs + 10.0) + SAFETY * np.sqrt(pairs) / (pairs + 30.0)
+    return min(max(r, 0.0), 0.95)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from geoalign.kernels.harmonic import TREND_SD, choose_order, predict, robust_fit
+from geoalign.kernels.harmonic import TREND_SD, autocorrelation, choose_order, predict, robust_fit
 from geoalign.kernels.watch_charts import chart, returned
 
 BLOCK = 512
@@ -36,10 +36,6 @@ OUTLIER = np.float32(3.5)
 
 DOUBT = np.float32(6.0)
 """Nothing is learned while the evidence for a step lies so far (nats) above that of a fresh start."""
-
-SAFETY = 1.5
-"""Standard errors by which the autocorrelation is taken for more than was estimated: too little raises false alarms,
-too much costs an observation."""
 
 SHARED = np.float32(2.0)
 """Errors within so many |gradient| sigma_px may be an offset that all later scenes share. At a sharp border, where one
@@ -142,15 +138,7 @@ def learn(series, x, years, step, order):
             error[i] = (y[i] - predict(xs[i], beta, p)) / np.sqrt(variance)
         if keep[n - 1] > 0.0:
             before[pixel] = error[n - 1]
-        products, pairs = 0.0, 0
-        for i in range(1, n):
-            if keep[i] > 0.0 and keep[i - 1] > 0.0 and years[at[i]] - years[at[i - 1]] < 1.5 * step:
-                products += error[i] * error[i - 1]
-                pairs += 1
-        if pairs > 0:
-            # residuals of a fit are less alike than the errors: about p / n
-            r = (products / pairs + p / n) * pairs / (pairs + 10.0) + SAFETY * np.sqrt(pairs) / (pairs + 30.0)
-            memory[pixel] = int(round(100.0 * min(max(r, 0.0), 0.95)))
+        memory[pixel] = int(round(100.0 * autocorrelation(error, keep, years, at, n, p, 1.5 * step)))
     return beta_out, spread, noise, memory, freedom, n_obs, last, before
 
 
