@@ -24,6 +24,10 @@ SHOWN = ("ndvi", "nbr", "ndmi", "ndwi")
 
 HARMONICS = 3
 
+DRIFT, DRIFT_BANDS = 0.2, 0.3
+"""Steps of about so many noise sd, in one series or in several bands together, come and go by themselves (odd years,
+haze, sensors) and are no change: else every year would differ from the next where there are many observations."""
+
 
 @dataclass(frozen=True)
 class Breaks:
@@ -36,7 +40,8 @@ class Breaks:
     after, and taken back where it is none beside them.
 
     Undetected clouds do no harm: what stands out from the observations before and after alike is left out, and no
-    observation counts for more than 3 sd. Where errors are autocorrelated the limits widen as they should.
+    observation counts for more than 3 sd. Where errors are autocorrelated the limits widen as they should, and steps of
+    a fifth of the noise are taken to come and go by themselves (three tenths, of several bands together).
 
     Parameters
     ----------
@@ -135,6 +140,7 @@ class Breaks:
             cuts=outlier_limits(n_band)[0],
             spike=outlier_limits(n_band)[1],
             limits=change_limits(float(self.alpha), time.size, n_band),
+            drift=(DRIFT if n_band == 1 else DRIFT_BANDS) ** 2,
             shift=float(COMMON**2 * np.mean(widths[0][1])),
             prior=float(self.prior),
             most=int(self.max_breaks),

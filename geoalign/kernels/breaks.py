@@ -32,7 +32,7 @@ SHORTEST = 6
 PULSES = np.array([6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512])
 """Lengths of passing steps that are looked for, in observations."""
 
-GRID = 24
+GRID = 16
 """Places at which a change of season and trend is looked for; the best is refined afterwards."""
 
 REACH = 14
@@ -289,7 +289,7 @@ def best_passing(m, p, n_band, s):
 def best_season(x, total, years, a, b, p, n_band, s):
     """The same for another fit altogether from a place on: largest fall of the sum of squares, and the place.
 
-    Looked for at about GRID places whose two sides carry p regressors.
+    Looked for at about GRID places whose two sides carry p regressors and last two years: one year alone may be odd.
     """
     m = b - a
     least = p + 6
@@ -313,19 +313,16 @@ def best_season(x, total, years, a, b, p, n_band, s):
                     dot += yy[i] * xx[i]
                 s.left[k, c] += dot
         at = node
-        before, after = years[a + node - 1] - years[a], years[b - 1] - years[a + node]
-        if before < SEASON_YEARS or after < SEASON_YEARS:
+        if years[a + node - 1] - years[a] < TREND_YEARS or years[b - 1] - years[a + node] < TREND_YEARS:
             continue
-        ridge = 0.0 if before >= TREND_YEARS else HELD
-        if factor(total, a, a + node, p, ridge, s.side) < p:
+        if factor(total, a, a + node, p, 0.0, s.side) < p:
             continue
         gain = -base
         for k in range(n_band):
             forward(s.side, s.left[k], p, s.zs)
             for c in range(p):
                 gain += s.zs[c] ** 2
-        ridge = 0.0 if after >= TREND_YEARS else HELD
-        if factor(total, a + node, b, p, ridge, s.side) < p:
+        if factor(total, a + node, b, p, 0.0, s.side) < p:
             continue
         for k in range(n_band):
             for c in range(p):
@@ -368,39 +365,43 @@ def examine(w, x, total, years, a, b, order, free, cuts, limits, common, s):
     scale_season = freedom - 0.5 * n_band * own - 1.0
     noise = squares / freedom
     info = max(place - s.h[place], 0.3)
-    step = ratio(top, squares, scale) / (1.0 + info * common / noise)
-    passing = ratio(pass_top, squares, scale) / (1.0 + length * common / noise)
-    season = ratio(season_top, squares, scale_season) / (1.0 + min(other, m - other) * common / noise)
-    over_step = step > limits[0, m]
-    over_pass = passing > limits[1, m]
+    # what may be off by itself widens the place of a step the more, the better that is known
+    loose = info * common / noise
+    loose_pass = length * common / noise
+    loose_season = min(other, m - other) * common / noise
+    step = ratio(top, squares, scale)
+    passing = ratio(pass_top, squares, scale)
+    season = ratio(season_top, squares, scale_season)
     top_season = limits[1 + p // 2, m]
-    over_season = season > top_season
-    if not (over_step or over_pass or over_season):
-        # as it stands, and not below: the largest of many is not to gain by an autocorrelation that looks negative
+    over = step > limits[0, m] * (1.0 + loose) or passing > limits[1, m] * (1.0 + loose_pass)
+    over = over or season > top_season * (1.0 + loose_season)
+    if not over:
         widen = follow(a, b, own, n_band, s)
-        return 0, -1, -1, widen, odds(m, n_band, squares, scale, step, widen, common / noise, s)
+        return 0, -1, -1, widen, odds(m, n_band, squares, scale, step / (widen + loose), widen, common / noise, s)
     # the widest kind of change that explains it tells how much is left in the residuals
     kind = STEP
-    excess = step - limits[0, m]
-    if passing - limits[1, m] > excess:
-        kind, excess = PASSING, passing - limits[1, m]
-    if season - top_season > excess:
-        kind, excess = SEASON, season - top_season
+    excess = step / (1.0 + loose) - limits[0, m]
+    if passing / (1.0 + loose_pass) - limits[1, m] > excess:
+        kind, excess = PASSING, passing / (1.0 + loose_pass) - limits[1, m]
+    if season / (1.0 + loose_season) - top_season > excess:
+        kind = SEASON
     first, last = a + place, -1
     if kind == PASSING:
         first, last = a + begin, a + begin + length
     elif kind == SEASON:
         first = a + other
     widen = dependence(w, x, total, years, a, first, last, b, order, free, cuts, s)
-    evidence = odds(m, n_band, squares, scale, step, widen, common / noise, s)
-    rest = 0.0
+    step /= widen + loose
+    step_sure = odds(m, n_band, squares, scale, step, widen, common / noise, s)
+    passing /= widen + loose_pass
+    season /= widen + loose_season
+    rest = -np.inf
     if kind == PASSING:
-        rest = 0.5 * passing / widen - np.log(float(m)) - n_band * np.log(1.0 + EFFECT * np.sqrt(float(length)))
+        rest = 0.5 * passing - np.log(float(m)) - n_band * np.log(1.0 + EFFECT * np.sqrt(float(length)))
     elif kind == SEASON:
-        rest = 0.5 * season / widen - np.log(float(GRID)) - 0.5 * n_band * own * np.log(float(m))
-    if rest > evidence:
-        evidence = rest
-    if step <= widen * limits[0, m] and passing <= widen * limits[1, m] and season <= widen * top_season:
+        rest = 0.5 * season - np.log(float(GRID)) - 0.5 * n_band * own * np.log(float(m))
+    evidence = max(step_sure, rest)
+    if step <= limits[0, m] and passing <= limits[1, m] and season <= top_season:
         return 0, -1, -1, widen, evidence
     return kind, first, last, widen, evidence
 
@@ -415,10 +416,13 @@ def ratio(gain, squares, scale):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def odds(m, n_band, squares, scale, top, widen, common, s):
     """Log of the mean, over all places, of the evidence for a step there: a normal one of EFFECT noise sd a band."""
-    lift = max(0.5 * top / widen, 0.0)
+    lift = max(0.5 * top, 0.0)
     g, h = s.g, s.h
-    sure = 0.0
-    for i in range(SHORTEST, m - SHORTEST + 1):
+    sure, places = 0.0, 0
+    # where nothing stands out, every fourth place tells the mean as well
+    stride = 4 if lift < 3.0 and m > 100 else 1
+    for i in range(SHORTEST, m - SHORTEST + 1, stride):
+        places += 1
         info = max(i - h[i], 0.3)
         share = min(g[i] / squares, 1.0 - 1e-12)
         # -log(1 - share), to a per cent where it matters: far below the largest it adds nothing
@@ -426,16 +430,16 @@ def odds(m, n_band, squares, scale, top, widen, common, s):
             value = scale * share * (1.0 + 0.5 * share)
         else:
             value = -scale * np.log(1.0 - share)
-        value = 0.5 * value / (1.0 + info * common)
-        value /= widen
+        doubt = widen + info * common
+        value = 0.5 * value / doubt
         if value < lift - 12.0:
             continue
-        gain = EFFECT * EFFECT * info / widen
+        gain = EFFECT * EFFECT * info / doubt
         bulk = 1.0 + gain
         for _ in range(1, n_band):
             bulk *= 1.0 + gain
         sure += np.exp(value * gain / (1.0 + gain) - lift) / np.sqrt(bulk)
-    return np.log(max(sure, 1e-300) / max(m - 2 * SHORTEST + 1, 1)) + lift
+    return np.log(max(sure, 1e-300) / max(places, 1)) + lift
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -675,26 +679,31 @@ def segment(w, x, total, years, n, order, free, soft, cuts, limits, common, cp, 
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def noise_sd(e, n, s):
+    """Noise sd from differences of neighbours, in spite of outliers and breaks."""
+    size = s.size[: n - 1]
+    for i in range(n - 1):
+        size[i] = 0.5 * (e[i + 1] - e[i]) ** 2
+    return np.sqrt(trimmed_variance(size, n - 1, TRIM_ONE, KEEP_ONE))
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def whiten(w, e, n, cuts, level, s):
     """Scale and turn the rows of w (n_band, n) so that neighbouring dates differ by unit, uncorrelated noise; e (their
-    residuals around one fit) likewise. Returns the noise sd of the last row before.
+    residuals around one fit) likewise.
 
-    level : (n_band,) what counts as rounding of each row
+    level : (n_band,) what counts as rounding of each row; afterwards the noise sd of each
     """
     n_band = w.shape[0]
-    sd = 1.0
     for k in range(n_band):
-        size = s.size[: n - 1]
         ee = e[k]
-        for i in range(n - 1):
-            d = ee[i + 1] - ee[i]
-            size[i] = 0.5 * d * d
-        sd = max(np.sqrt(trimmed_variance(size, n - 1, TRIM_ONE, KEEP_ONE)), level[k])
+        sd = max(noise_sd(ee, n, s), level[k])
+        level[k] = sd
         for i in range(n):
             w[k, i] /= sd
             ee[i] /= sd
     if n_band == 1:
-        return sd
+        return
     # the covariance of what is left, single large differences drawn in
     for k in range(n_band):
         for c in range(k + 1):
@@ -720,7 +729,6 @@ def whiten(w, e, n, cuts, level, s):
         for i in range(n):
             w[k, i] *= g
             e[k, i] *= g
-    return sd
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -752,7 +760,7 @@ def spikes(e, n, limit, keep):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, spike, shift, prior, most):
+def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, spike, drift, shift, prior, most):
     """Breaks of every pixel.
 
     cube : (n_pixel, n_band, n_time) float32, NaN = not observed (a date counts where all bands are there)
@@ -761,6 +769,7 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
     shown : the last band takes no part in finding; magnitudes are those of the last band either way
     order, free : most harmonics, and whether the data choose
     soft : ridge on trends; cuts, limits : see `fit`, `examine`; spike : squared distance of a spike
+    drift : squared step (noise variances) that is no change
     shift : squared px by which later scenes may lie off together
     prior : chance that a pixel changes; most : breaks kept
 
@@ -829,10 +838,11 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
             for i in range(n):
                 xs[c, i] = x[c, at[i]]
         running(rows, at, n, total)
-        for k in range(n_band):
+        for k in range(n_all):
             p, _, _ = fit(w[k : k + 1], xs, total, ys, start, n, order, chosen, 0.0, ONE, s)
             residuals(w[k], xs, start, n, p, s.beta[0], e[k])
-        sd = whiten(w[:n_band], e, n, cuts, level, s)
+        sd = noise_sd(e[n_all - 1], n, s)
+        whiten(w[:n_band], e[:n_band], n, cuts, level, s)
         kept = spikes(e[:n_band], n, spike, keep)
         if kept < n and kept >= 2 * SHORTEST:
             j = 0
@@ -848,9 +858,9 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
                     j += 1
             n = kept
             running(rows, at, n, total)
-        common = 0.0
-        if shift > 0.0:
-            common = shift * spread(steep[pixel], w, n_band, sd, s)
+        common = drift
+        for k in range(n_band):
+            common = max(common, drift + shift * steep[pixel, k] / level[k] ** 2)
         count, overall = segment(
             w[:n_band], xs, total, ys, n, order, free, soft, cuts, limits, common, cp, widening, evidence, s
         )
@@ -887,12 +897,6 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
             chance[pixel, j] = 1.0 / (1.0 + np.exp(-min(max(evidence[q] + logit, -700.0), 700.0)))
             sureness[pixel, j] = evidence[q]
     return outcome, n_obs, n_changes, probability, noise, date, after, by, magnitude, chance, sureness
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def spread(steep, w, n_band, sd, s):
-    """Squared step (noise variances) that one px of shift makes, at most over bands."""
-    return steep[0] / (sd * sd)
 
 
 @njit(nogil=True, cache=True)
