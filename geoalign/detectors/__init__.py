@@ -28,8 +28,10 @@ from geoalign.detectors.heterogeneous import Heterogeneous
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.land_cover import LandCover
 from geoalign.detectors.log_ratio import LogRatio
+from geoalign.detectors.mean_ratio import MeanRatio
 from geoalign.detectors.mosum import Mosum
 from geoalign.detectors.omnibus import Omnibus
+from geoalign.detectors.pca_kmeans import PcaKmeans
 from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
 from geoalign.detectors.sccd import Sccd
@@ -47,6 +49,8 @@ DETECTORS: dict[str, type] = {
     "cva": Cva,
     "sar_change": SarChange,
     "heterogeneous": Heterogeneous,
+    "mean_ratio": MeanRatio,
+    "pca_kmeans": PcaKmeans,
     "omnibus": Omnibus,
     "gamma_glr": GammaGlr,
     "land_cover": LandCover,
