@@ -34,6 +34,7 @@ _HOMES = {
     "polygons": "geoalign.vectors",
     "footprints": "geoalign.objects",
     "forms": "geoalign.objects",
+    "fuse": "geoalign.fusion",
     "simulate": "geoalign.simulation",
     "Simulation": "geoalign.simulation",
     "run": "geoalign.pipeline",

@@ -30,8 +30,8 @@ SCALES = np.array(
 """Standard deviation, by its 5 % tails, of the prewhitened score of n values without trend: a + b r + c r^2 of their
 estimated autocorrelation r. Simulated with AR(1) noise of 0 to 0.75, 3000 to 6000 series each; see the benchmark."""
 MOST_R = 0.95
-STEP_SHARE = 0.95
-"""The spread is taken for so much smaller because the step test takes some series without trend out as well."""
+STEP_SHARE = 0.975
+"""The spread is taken for a little smaller because the step test takes some series without trend out as well."""
 
 
 @njit(nogil=True, cache=True)
