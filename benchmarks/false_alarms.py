@@ -122,7 +122,7 @@ def omnibus_sizes():
         "|---|---|---|---|---|",
     ]
     for n in (2, 5, 12, 30, 90, 200):
-        side = int(min(200, (1.2e7 / n**2) ** 0.5)) if n > 30 else 200
+        side = int(min(120, (1.5e8 / n**2) ** 0.5))
         cells = []
         for looks in (1.0, 2.0, 4.4, 20.0):
             power = np.random.default_rng(n).gamma(looks, 0.1 / looks, (n, side, side)).astype("f4")

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geoalign.chunked import per_pixel
-from geoalign.detectors.sar_input import check_share, cube, sar_bands, speckle_of
+from geoalign.detectors.sar_input import check_share, correlation_of, cube, sar_bands, speckle_of
 from geoalign.errors import ConfigError
 from geoalign.kernels.omnibus import omnibus
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
@@ -51,11 +51,12 @@ class Omnibus:
     but no single date is, the pixel is flagged `unlocated`: its date is the most likely one, `date_after` and `date_by`
     span the series.
 
-    Assumed: looks are alike in time, dates independent. An estimated ENL holds all that varies from date to date where
-    nothing changed (speckle, soil moisture, despeckling), is lowered where the ground is noisier than the scene, and
-    looks may differ between pixels; pixels that a step or two explain too well take no part in it, so that change does
-    not pass for noise. A given one (`enl`, `attrs["enl"]`) is believed, and one that is too high flags stable pixels.
-    Rain that changes the whole scene on one date counts as change where the ENL is given. Scenes need one orbit.
+    Assumed: looks are alike in time. The correlation of successive dates is estimated from the scene (`kernels.lag`)
+    and allowed for. An estimated ENL holds all that varies from date to date where nothing changed (speckle, soil
+    moisture, despeckling), is lowered where the ground is noisier than the scene, and looks may differ between pixels;
+    pixels that a step or two explain too well take no part in it, so that change does not pass for noise. A given one
+    (`enl`, `attrs["enl"]`) is believed, and one that is too high flags stable pixels. Rain that changes the whole scene
+    on one date counts as change where the ENL is given. Scenes need one orbit.
 
     With the coordinate `sigma_px` the log-variance of an observation grows by (|gradient| / intensity x sigma_px)^2,
     once for each band (the shift is the same in all).
@@ -117,7 +118,7 @@ class Omnibus:
                 "break_probability": ("float32", "break", self.max_breaks),
             },
             d0=speckle.d0, alpha=float(self.alpha), prior=float(self.prior), spread=float(self.change_db / NEPER_DB),
-            min_obs=int(self.min_obs), max_breaks=int(self.max_breaks),
+            min_obs=int(self.min_obs), max_breaks=int(self.max_breaks), lag=correlation_of(stack, bands),
         )  # fmt: skip
         return self._changes(stack, found)
 

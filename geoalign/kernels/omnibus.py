@@ -84,8 +84,22 @@ def uneven(z, f, rest, d0):
 
 
 @njit(nogil=True, cache=True)
-def best_step(values, looks, start, stop, d0):
-    """(date, z, p) of the largest step in start:stop: z of two means, p of the largest over all dates."""
+def wider(before, after, lag):
+    """Variance of the difference of two successive means of AR(1) dates, over what it is without correlation."""
+    n = before + after
+    ratio = 0.0
+    for k, rest in ((before, after), (after, before)):
+        total = k * (1 + lag) / (1 - lag) - 2 * lag * (1 - lag**k) / (1 - lag) ** 2
+        ratio += total * rest / (k * n)
+    return ratio - 2 * lag * (1 - lag**before) * (1 - lag**after) / ((1 - lag) ** 2 * n)
+
+
+@njit(nogil=True, cache=True)
+def best_step(values, looks, start, stop, d0, lag=0.0):
+    """(date, z, p) of the largest step in start:stop: z of two means, p of the largest over all dates.
+
+    lag : correlation of successive dates
+    """
     everything, degrees, _ = equal_means(values, looks, start, stop, 0)
     n_band = values.shape[0]
     best = -1.0
@@ -93,6 +107,8 @@ def best_step(values, looks, start, stop, d0):
     for j in range(start + 1, stop):
         z, f, _ = equal_means(values, looks, start, stop, j)
         z = uneven(z, f, (max(everything - z, 0.0), degrees - f), d0)
+        if lag > 0:
+            z /= wider(j - start, stop - j, lag)
         if z > best:
             best = z
             where = j
@@ -100,19 +116,21 @@ def best_step(values, looks, start, stop, d0):
 
 
 @njit(nogil=True, cache=True)
-def gate(values, looks, start, stop, d0):
+def gate(values, looks, start, stop, d0, lag=0.0):
     """p of "nothing changed in start:stop", and of its two parts: Q and the largest step."""
     z, f, omega = equal_means(values, looks, start, stop, 0)
-    p_q = tail(uneven(z, f, (0.0, 0.0), d0), f, omega)
-    where, _, p_step = best_step(values, looks, start, stop, d0)
+    # squares of correlated values: fewer degrees of freedom (Satterthwaite)
+    fewer = (1 - lag * lag) / (1 + lag * lag)
+    p_q = tail(uneven(z, f, (0.0, 0.0), d0) * fewer, f * fewer, omega * fewer)
+    where, _, p_step = best_step(values, looks, start, stop, d0, lag)
     return min(1.0, p_q / Q_SHARE, p_step / (1 - Q_SHARE)), where
 
 
 @njit(nogil=True, cache=True)
-def breaks_of(values, looks, alpha, d0, found):
+def breaks_of(values, looks, alpha, d0, found, lag=0.0):
     """Dates of change, in order. Writes indices into `found`, returns how many, p of the gate, and whether located."""
     n = values.shape[1]
-    p_first, where = gate(values, looks, 0, n, d0)
+    p_first, where = gate(values, looks, 0, n, d0, lag)
     count = 0
     located = True
     start = 0
@@ -133,7 +151,7 @@ def breaks_of(values, looks, alpha, d0, found):
         start = hit
         if n - start < 2:
             break
-        p, where = gate(values, looks, start, n, d0)
+        p, where = gate(values, looks, start, n, d0, lag)
     # each date again by maximum likelihood between its neighbours (the sequential test sees weak changes late), and
     # away with the one that its neighbours make least needed, until all are
     while count > 0:
@@ -142,7 +160,7 @@ def breaks_of(values, looks, alpha, d0, found):
         for i in range(count):
             low = 0 if i == 0 else found[i - 1]
             high = n if i == count - 1 else found[i + 1]
-            found[i], _, p = best_step(values, looks, low, high, d0)
+            found[i], _, p = best_step(values, looks, low, high, d0, lag)
             if p > worst:
                 worst, which = p, i
         if count == 1 or worst < alpha:
@@ -154,7 +172,7 @@ def breaks_of(values, looks, alpha, d0, found):
 
 
 @njit(nogil=True, cache=True)
-def ln_evidence(values, looks, d0, found, count, spread):
+def ln_evidence(values, looks, d0, found, count, spread, lag=0.0):
     """ln Bayes factor of change against none: steps of a prior size N(0, spread^2) nepers, at any date.
 
     Laplace's form: each likelihood ratio shrinks by the share of the step's variance that noise makes. The mean over
@@ -165,7 +183,7 @@ def ln_evidence(values, looks, d0, found, count, spread):
     total = 0.0
     best = -np.inf
     for j in range(1, n):
-        ln = _ln_step(values, looks, 0, n, j, d0, everything, degrees, spread)
+        ln = _ln_step(values, looks, 0, n, j, d0, everything, degrees, spread, lag)
         if ln > best:
             total = total * math.exp(best - ln) + 1.0 if best > -np.inf else 1.0
             best = ln
@@ -178,16 +196,18 @@ def ln_evidence(values, looks, d0, found, count, spread):
     for i in range(count):
         low = 0 if i == 0 else found[i - 1]
         high = n if i == count - 1 else found[i + 1]
-        several += _ln_step(values, looks, low, high, found[i], d0, everything, degrees, spread)
+        several += _ln_step(values, looks, low, high, found[i], d0, everything, degrees, spread, lag)
         several -= math.log((n - 1.0 - i) / (i + 1.0))
     top = max(single, several)
     return top + math.log(0.5 * math.exp(single - top) + 0.5 * math.exp(several - top))
 
 
 @njit(nogil=True, cache=True)
-def _ln_step(values, looks, low, high, j, d0, everything, degrees, spread):
+def _ln_step(values, looks, low, high, j, d0, everything, degrees, spread, lag):
     z, f, _ = equal_means(values, looks, low, high, j)
     z = uneven(z, f, (max(everything - z, 0.0), degrees - f), d0)
+    more = wider(j - low, high - j, lag) if lag > 0 else 1.0
+    z /= more
     ln = 0.0
     for b in range(values.shape[0]):
         before = 0.0
@@ -196,14 +216,14 @@ def _ln_step(values, looks, low, high, j, d0, everything, degrees, spread):
             before += looks[b, t]
         for t in range(j, high):
             after += looks[b, t]
-        noise = 1 / before + 1 / after
+        noise = more * (1 / before + 1 / after)
         keep = spread * spread / (spread * spread + noise)
         ln += 0.5 * math.log(1 - keep) + 0.5 * keep * z / values.shape[0]
     return ln
 
 
 @njit(nogil=True, cache=True)
-def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_breaks):
+def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_breaks, lag=0.0):
     """Changes of every pixel.
 
     Parameters
@@ -215,6 +235,7 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
     d0 : degrees of freedom with which looks vary between pixels (inf: not at all)
     alpha, prior, spread : chance of a false change; share of change and its size (nepers) that the probability assumes
     min_obs, max_breaks : observations needed; changes kept
+    lag : correlation of successive dates where nothing changes
 
     Returns
     -------
@@ -267,10 +288,10 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
                 widened = widened or looks[b, i] < own
         x = values[:, :n]
         w = looks[:, :n]
-        count, p_gate[p], located = breaks_of(x, w, alpha, d0, found)
-        if widened and count == 0 and gate(x, plain[:, :n], 0, n, d0)[0] < alpha:
+        count, p_gate[p], located = breaks_of(x, w, alpha, d0, found, lag)
+        if widened and count == 0 and gate(x, plain[:, :n], 0, n, d0, lag)[0] < alpha:
             flag[p] |= 2
-        ln = ln_evidence(x, w, d0, found, count, spread) + math.log(prior / (1 - prior))
+        ln = ln_evidence(x, w, d0, found, count, spread, lag) + math.log(prior / (1 - prior))
         probability[p] = 1 / (1 + math.exp(-ln)) if ln > -700 else 0.0
         if count == 0:
             continue
@@ -294,7 +315,8 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
             if i < max_breaks:
                 break_date[p, i] = dates[found[i]]
                 break_magnitude[p, i] = size
-                odds = ln_evidence(x[:, low:high], w[:, low:high], d0, spare, 1, spread) + math.log(prior / (1 - prior))
+                own = ln_evidence(x[:, low:high], w[:, low:high], d0, spare, 1, spread, lag)
+                odds = own + math.log(prior / (1 - prior))
                 break_probability[p, i] = 1 / (1 + math.exp(-odds)) if odds > -700 else 0.0
             if z > best:
                 best = z

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from geoalign.kernels.omnibus import best_step, breaks_of, equal_means, gate, ln_evidence, omnibus, tail
+from benchmarks.sar_stack import speckle
+from geoalign.kernels.omnibus import best_step, breaks_of, equal_means, gate, ln_evidence, omnibus, tail, wider
 from tests.naive import omnibus_z
 
 
@@ -9,13 +10,13 @@ def gamma(shape, looks=4.4, seed=0):
     return np.random.default_rng(seed).gamma(looks, 1 / looks, shape)
 
 
-def run(series, looks=4.4, alpha=0.01, d0=np.inf, slope=0.0, sigma=0.0, **options):
+def run(series, looks=4.4, alpha=0.01, d0=np.inf, slope=0.0, sigma=0.0, lag=0.0, **options):
     n_pixel, n_band, _ = series.shape
     options = {"prior": 0.1, "spread": 0.9, "min_obs": 3, "max_breaks": 3} | options
     enl = np.full((n_pixel, n_band), looks, np.float32)
     return omnibus(
         series, enl, np.full((n_pixel, n_band), slope), np.full((n_pixel, 1), sigma), d0, alpha,
-        options["prior"], options["spread"], options["min_obs"], options["max_breaks"],
+        options["prior"], options["spread"], options["min_obs"], options["max_breaks"], lag,
     )  # fmt: skip
 
 
@@ -189,3 +190,14 @@ def test_size_over_lengths_and_looks(n_time, looks):
     n = min(60_000, 3_000_000 // n_time**2)
     flagged = (run(gamma((max(n, 2000), 1, n_time), looks, seed=n_time), looks, alpha=0.05, min_obs=2)[1] > 0).mean()
     assert 0.035 < flagged < 0.065
+
+
+def test_correlated_dates_are_allowed_for():
+    lag, n, j = 0.4, 20, 7
+    cov = lag ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    contrast = np.where(np.arange(n) < j, -1 / j, 1 / (n - j))
+    assert wider(j, n - j, lag) == pytest.approx(contrast @ cov @ contrast / (contrast @ contrast))
+    series = np.moveaxis(np.stack([speckle(np.random.default_rng(s), (40, 4000), 4.4, 0.3) for s in (1, 2)]), 2, 0)
+    flagged = [(run(np.ascontiguousarray(series), lag=r)[1] > 0).mean() for r in (0.0, 0.3)]
+    assert flagged[0] > 0.05
+    assert flagged[1] < 0.012
