@@ -8,6 +8,8 @@ FIT_M = 2_500.0
 """Ships so near draw the line."""
 CORNER_M, SHORTEST_M = 1_000.0, 4_000.0
 """A rough line's departures that make a corner, and the shortest leg that a corner may cut off."""
+STRETCH, MOST_CORNERS = 1.15, 12
+"""How much longer than the rough line it may get by turning after ships, and how often corners change."""
 MOST_TURN = np.deg2rad(100.0)
 """No route turns more at a corner."""
 STIFF_M = 3_000.0
@@ -68,17 +70,20 @@ def fitted(line, ships):
     corners = _sound(_moved(_sound(simplified(line, CORNER_M)), ships))
     value = _ln_likelihood(corners, ships)
     price = 2 * np.log(max(len(ships), 3))
-    while True:
+    longest = STRETCH * np.hypot(*np.diff(corners, axis=0).T).sum()
+    for _ in range(MOST_CORNERS):
         trials = [_moved(np.delete(corners, k, axis=0), ships) for k in range(1, len(corners) - 1)]
         lengths = np.hypot(*np.diff(corners, axis=0).T)
         middles = [(k, 0.5 * (corners[k] + corners[k + 1])) for k in np.flatnonzero(lengths > 2 * SHORTEST_M)]
         trials += [_moved(np.insert(corners, k + 1, middle, axis=0), ships) for k, middle in middles]
         trials = [_sound(trial) for trial in trials]
+        trials = [trial for trial in trials if np.hypot(*np.diff(trial, axis=0).T).sum() <= longest]
         gains = [_ln_likelihood(t, ships) - value - price * (len(t) - len(corners)) for t in trials]
         if not gains or max(gains) <= 0:
             return corners
         corners = trials[int(np.argmax(gains))]
         value = _ln_likelihood(corners, ships)
+    return corners
 
 
 def _sound(corners):
