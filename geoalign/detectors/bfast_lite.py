@@ -56,7 +56,7 @@ class BfastLite:
     `break_after`, `break_magnitude`, `break_probability`. `magnitude` is the mean difference of the two models over the
     observations around the break. (date_after, date_by] holds the break with a chance of 90 %, by the likelihood of its
     places. `probability` is a Bayes factor (Zellner's prior worth one observation). The criteria hold no nominal chance
-    of a false alarm; what they hold is measured in `benchmarks/RESULTS.md`.
+    of a false alarm; what they hold is measured by `benchmarks/segments.py`.
 
     Backscatter has no trend in its segments, in which a step would hide. With the coordinate `sigma_px`, scenes that
     lie further off count less: by 1 / (1 + (|gradient| x sigma_px)^2 / noise variance).

@@ -58,8 +58,8 @@ class Ccdc:
 
     Notes
     -----
-    The published thresholds hold no nominal chance of a false alarm; what they hold is measured in
-    `benchmarks/RESULTS.md` (stable pixels flagged in 20 years, and in the placebo of `benchmarks/series.py`).
+    The published thresholds hold no nominal chance of a false alarm; what they hold is measured by
+    `benchmarks/segments.py` (stable pixels flagged in 20 years).
 
     Layers besides those of every Changes: `n_changes`, and over (break, y, x), in the order of time, `break_date`,
     `break_after`, `break_magnitude`, `break_probability`. `magnitude` is the length of the median difference vector of

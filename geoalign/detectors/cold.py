@@ -35,7 +35,7 @@ class Cold:
     Notes
     -----
     The layers, screening, reasons and `sigma_px` of `Ccdc`. The published thresholds hold no nominal chance of a false
-    alarm; what they hold is measured in `benchmarks/RESULTS.md`. With one band the angle is 0 or 180 degrees: one of
+    alarm; what they hold is measured by `benchmarks/segments.py`. With one band the angle is 0 or 180 degrees: one of
     the five may turn.
 
     References

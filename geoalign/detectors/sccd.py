@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from geoalign.chunked import per_pixel
 from geoalign.detectors.ccdc import EFFECT, MIN_OBS, RARE_COLD
-from geoalign.detectors.segments import Series, check_segments, cut, followed, share_of
+from geoalign.detectors.segments import Series, capped, check_segments, cut, followed, share_of
 from geoalign.detectors.series import moment
 from geoalign.errors import ConfigError, StateError
 from geoalign.kernels.ccdc import MIN_MODEL, SNOW_SHARE
@@ -64,7 +64,7 @@ class Sccd:
     `start(history)` gives a state, `update(state, scenes)` folds later scenes in, `report(state)` gives the Changes so
     far; `detect` is one start and report. Folding scenes in two goes gives the same bits as in one. The layers,
     screening and reasons are those of `Ccdc`. The published thresholds hold no nominal chance of a false alarm; what
-    they hold is measured in `benchmarks/RESULTS.md`.
+    they hold is measured by `benchmarks/segments.py`.
 
     With the coordinate `sigma_px` the variance of a difference grows by (|gradient| x sigma_px)^2; the gradient is that
     of the scenes given to `start`.
@@ -262,7 +262,7 @@ def _summary(numbers, *, n_band, max_breaks, prior):
     why = np.where(few, np.where(n_obs > 0, WHY["too_few"], WHY["no_data"]), why)
     changed = (n_break > 0) & (why == 0)
     status = np.where(why > 0, NOT_OBSERVABLE, np.where(changed, CONFIRMED, NO_CHANGE))
-    share = share_of(numbers[:, LN_SUM] - ln_place, prior)
+    share = capped(share_of(numbers[:, LN_SUM] - ln_place, prior), changed)
     return (
         status,
         why,

@@ -121,6 +121,11 @@ def share_of(ln_evidence, prior):
     return 1.0 / (1.0 + np.exp(-np.clip(ln_evidence + np.log(prior / (1.0 - prior)), -50.0, 50.0)))
 
 
+def capped(share, confirmed):
+    """Where no break is confirmed change is not more likely than not, whatever noise that is not white adds up to."""
+    return np.where(confirmed, share, np.minimum(share, 0.5))
+
+
 def break_outputs(max_breaks):
     """Outputs of `per_pixel` for what `break_layers` takes."""
     return {
@@ -155,7 +160,7 @@ def summary(outcome, n_obs, at, length, tone, ln_evidence, pixel_evidence, stron
 
     sign = np.sign(np.nan_to_num(tone)).astype(np.int8)
     size = np.where(sign != 0, sign, 1) * length
-    share = share_of(pixel_evidence, prior)
+    share = capped(share_of(pixel_evidence, prior), outcome > 0)
     return (
         outcome,
         n_obs,

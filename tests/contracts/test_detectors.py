@@ -24,6 +24,7 @@ SINGLE_BAND = (
     "ccdc",
     "cold",
     "sccd",
+    "bfast_lite",
     "breaks",
     *TWO_DATES,
 )
