@@ -30,6 +30,8 @@ TMASK_CCDC, TMASK_COLD = 4.89, 4.42
 """Distance from the robust season, in typical differences of observations, beyond which Tmask calls it cloud."""
 TMASK_REFLECTANCE = 0.04
 """The same for CCDC on reflectance (Zhu and Woodcock 2014)."""
+SUSPECT = 0.4
+"""Share of the threshold that the first observation must reach for the five that follow to be looked at (CCDC)."""
 SNOW_SHARE = 0.75
 """Share of snow among the clear observations above which no change is looked for."""
 
@@ -273,15 +275,20 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
                     w.z[j, k] = w.z[j + 1, k]
                 continue
             _standardise(y, rows, widen, slope, alive[stop + j], p, w.coef, w.noise, j, w.z, w.far)
+            if not cold and w.far[0] <= SUSPECT * threshold:
+                break
+        # where the first of the six fits, no change begins here; COLD keeps all of them for the next step
+        calm = not cold and w.far[0] <= SUSPECT * threshold
         fresh = False
         counts = scene[alive[stop]] >= first
         if counts:
-            # p / n is a fit's mean error; the trend carried on beyond its end has about two more
-            common = (p + 2.0) / n_fit
-            ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, common, w.one)
-            ln_sum = np.logaddexp(ln_sum, ln_ratio)
+            if not calm:
+                # p / n is a fit's mean error; the trend carried on beyond its end has about two more
+                common = (p + 2.0) / n_fit
+                ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, common, w.one)
+                ln_sum = np.logaddexp(ln_sum, ln_ratio)
             n_place += 1
-        if is_break(w.z, w.far, CONSECUTIVE, threshold, cold):
+        if not calm and is_break(w.z, w.far, CONSECUTIVE, threshold, cold):
             if counts:
                 if n_break < at.shape[0]:
                     _keep(y, rows, alive, stop, 1, p, w, tone, scene, at[n_break], size[n_break])
