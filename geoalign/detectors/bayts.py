@@ -76,8 +76,8 @@ class Bayts:
     watched.
 
     As in the method it follows, `confirm` is no false-alarm rate: the chance that a stable pixel is ever confirmed
-    grows with the length of the watch. Of stable speckle of 4.4 looks 0.6 % are confirmed in 60 dates, at .975 16 %.
-    `watch` holds a level.
+    grows with the length of the watch. Of stable speckle of 4.4 looks 0.6 % are confirmed in 60 watched dates, at .975
+    it is 16 %. `watch` holds a level.
 
     With the coordinate `sigma_px` in the history the variance grows by (|gradient| x sigma_px)^2, in dB, once
     for each band (the shift is the same in all).
