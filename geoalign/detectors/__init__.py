@@ -14,6 +14,7 @@ from geoalign.detectors.bayts import Bayts
 from geoalign.detectors.bfast_lite import BfastLite
 from geoalign.detectors.bfast_monitor import BfastMonitor
 from geoalign.detectors.breaks import Breaks
+from geoalign.detectors.burn import Burn
 from geoalign.detectors.ccdc import Ccdc
 from geoalign.detectors.cold import Cold
 from geoalign.detectors.cusum import Cusum
@@ -69,6 +70,7 @@ DETECTORS: dict[str, type] = {
     "bfast_monitor": BfastMonitor,
     "flood": Flood,
     "deforestation": Deforestation,
+    "burn": Burn,
     "urbanization": Urbanization,
     "damage": Damage,
     "pwtt": Pwtt,
