@@ -14,12 +14,19 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 STEP = 4
-MODULES = {"cv2": "opencv", "skimage": "scikit-image", "SimpleITK": "SimpleITK", "itk": "itk-elastix"}
+MODULES = {
+    "cv2": "opencv",
+    "skimage": "scikit-image",
+    "SimpleITK": "SimpleITK",
+    "itk": "itk-elastix",
+    "arosics": "arosics",
+}
 DISTRIBUTIONS = {"opencv": ("opencv-contrib-python-headless", "opencv-python-headless", "opencv-python")}
 
 
@@ -173,6 +180,88 @@ def elastix(job):
     return pull
 
 
+@contextmanager
+def _config_options(options, thread_local=True):
+    from osgeo import gdal
+
+    before = {name: gdal.GetConfigOption(name) for name in options}
+    for name, value in options.items():
+        gdal.SetConfigOption(name, None if value is None else str(value))
+    yield
+    for name, value in before.items():
+        gdal.SetConfigOption(name, value)
+
+
+def _geoarrays(job):
+    """Both images and what must not be looked at, as AROSICS takes them: on one grid of 10 m."""
+    from geoarray import GeoArray
+    from osgeo import gdal, osr
+
+    if not hasattr(gdal, "config_options"):
+        gdal.config_options = _config_options  # of GDAL 3.7; distributions still ship 3.6
+    crs = osr.SpatialReference()
+    crs.ImportFromEPSG(32633)
+    place = ((500000.0, 10.0, 0.0, 5000000.0, 0.0, -10.0), crs.ExportToWkt())
+    images = [GeoArray(v, *place) for v in job.images]
+    bad = {}
+    if job.masked:
+        bad = {f"mask_baddata_{n}": GeoArray(~m, *place) for n, m in zip(("ref", "tgt"), job.masks)}
+    return images, bad
+
+
+def arosics_global(job):
+    """One window of 256 px in the middle; told how far to look."""
+    from arosics import COREG
+
+    images, bad = _geoarrays(job)
+    found = COREG(*images, ws=(256, 256), max_shift=15, q=True, progress=False, CPUs=1, **bad)
+    found.calculate_spatial_shifts()
+    moved = found.coreg_info["corrected_shifts_px"]
+    return lambda: (job.rows - moved["y"], job.cols - moved["x"])
+
+
+def arosics_local(job):
+    """Tie points every 24 px; through those it keeps, but for a few outliers, an affine or, for fields, a spline."""
+    from arosics import COREG_LOCAL
+    from scipy.interpolate import RBFInterpolator
+
+    images, bad = _geoarrays(job)
+    # windows that a field bends little in; the last filter keeps what one affine explains
+    size, level = ((48, 48), 1) if job.model == "dense" else ((96, 96), 3)
+    found = COREG_LOCAL(
+        *images,
+        grid_res=24,
+        window_size=size,
+        max_shift=8,
+        q=True,
+        progress=False,
+        CPUs=1,
+        tieP_filter_level=level,
+        **bad,
+    )
+    table = found.CoRegPoints_table
+    table = table[(table["X_SHIFT_PX"] > -9000) & ~table["OUTLIER"].astype(bool)]
+    at = table[["Y_IM", "X_IM"]].to_numpy(float)
+    away = -table[["Y_SHIFT_PX", "X_SHIFT_PX"]].to_numpy(float)
+    degree = {"shift": 0, "dense": 9}.get(job.model, 1)
+    kept = np.ones(len(at), bool)
+    for _ in range(5):
+        fitted = np.linalg.lstsq(_powers(at[kept], degree), away[kept], rcond=None)[0]
+        left = np.hypot(*(away - _powers(at, degree) @ fitted).T)
+        kept = left < max(4 * np.median(left), 0.3)
+    points = np.column_stack([job.rows.ravel(), job.cols.ravel()])
+    if job.model == "dense":
+        spline = RBFInterpolator(at[kept], away[kept], smoothing=1.0)
+        return lambda: (points + spline(points)).T.reshape(2, *job.rows.shape)
+    return lambda: (points + _powers(points, degree) @ fitted).T.reshape(2, *job.rows.shape)
+
+
+def _powers(points, degree):
+    """Monomials of row and column up to a degree, (n, terms)."""
+    r, c = points.T / 512
+    return np.column_stack([r**i * c**j for i in range(degree + 1) for j in range(degree + 1 - i)])
+
+
 METHODS = {
     "OpenCV ECC": ("cv2", opencv_ecc),
     "OpenCV phaseCorrelate": ("cv2", opencv_phase),
@@ -180,6 +269,8 @@ METHODS = {
     "scikit-image": ("skimage", scikit_image),
     "SimpleITK MI": ("SimpleITK", simpleitk),
     "elastix": ("itk", elastix),
+    "AROSICS global": ("arosics", arosics_global),
+    "AROSICS local": ("arosics", arosics_local),
 }
 
 

@@ -43,11 +43,11 @@ ROWS = {
     "dense clean 2048": ("dense", 0.070, 10.0),
 }
 """Pair -> matcher that fits it, and what it should reach: RMSE in px, seconds."""
-LINEAR = ("OpenCV ECC", "OpenCV phaseCorrelate", "scikit-image", "SimpleITK MI")
-DENSE = ("OpenCV DIS", "SimpleITK MI", "elastix")
-SLOW = {"SimpleITK MI": 2, "elastix": 1}
+LINEAR = ("OpenCV ECC", "OpenCV phaseCorrelate", "scikit-image", "SimpleITK MI", "AROSICS global", "AROSICS local")
+DENSE = ("OpenCV DIS", "SimpleITK MI", "elastix", "AROSICS local")
+SLOW = {"SimpleITK MI": 2, "elastix": 1, "AROSICS global": 2, "AROSICS local": 1}
 """Peer -> pairs of a row it is given: the first ones, as it takes the longest. Of fields every slow peer gets one."""
-LIMIT_S = 120
+LIMIT_S = 240
 """A peer that takes longer for one pair is stopped."""
 REAL = {"optical_sar": 0.74, "visible_infrared": 0.47, "visible_infrared_30m": 0.01, "lidar_optical": 0.65,
         "optical_map": 0.66}  # fmt: skip
