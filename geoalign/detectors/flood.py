@@ -36,7 +36,8 @@ class Flood:
     A flood is two wet observations with no two dry ones between them, or one of open water by DSWE's test, with wet
     neighbours at about the same time. Where water stood in a quarter of the history, or at the same season, it is no
     flood.
-    SAR: drop to the level of water, see `sar_themes.flood_sar`.
+    SAR: drop to the level of water, by a majority of three votes; from a single scene on. There, all open water is
+    reported. Known water, slopes and shadow go along as coordinates of the stack. See `sar_flood.flood_sar`.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class Flood:
         """Changes (y, x) of a Stack of optical or of SAR scenes; lazy where the stack is."""
         check_stack(stack)
         if is_sar(stack):
-            from geoalign.detectors.sar_themes import flood_sar
+            from geoalign.detectors.sar_flood import flood_sar
 
             return flood_sar(self, stack)
         if not {"green", "nir"} <= set(stack.data_vars):

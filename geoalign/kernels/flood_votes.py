@@ -1,0 +1,209 @@
+"""Whether a run of dark dates is a flood: what the pixel's own past, the scene's classes and its other dates say."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from geoalign.kernels.harmonic import choose_order, predict, robust_fit
+from geoalign.kernels.open_water import evidence
+
+WATER_DB = {"vv": (-0.394181, -4.142015, 2.754041), "hh": (-0.394181, -4.142015, 2.754041),
+            "vh": (-0.1, -20.2, 4.0), "hv": (-0.1, -20.2, 4.0)}  # fmt: skip
+"""Open water by band: slope (dB a degree of incidence), level at 0 degrees, spread (dB). Co-polarised: fitted to
+Sentinel-1 (Bauer-Marschallinger et al. 2022); cross-polarised: broad, as it lies near the noise floor."""
+USUAL_ANGLE = 38.0
+"""Incidence (degrees) where none is given: the middle of the IW swath."""
+LEAST_SPREAD = 1.6
+"""Least spread of what is not flooded, dB: soil and plants vary so much where speckle is averaged out. With it a drop
+of 3 dB, as of wet fields, is no flood unless it ends at the level of water."""
+PLAIN = 0.1
+"""ln likelihood ratio from which the ground's own past votes for a flood."""
+LONG = 32
+"""Observations outside the run from which its season is fitted, with up to three harmonics; a mean below."""
+USUAL = 0.25
+"""Share of the other dates with water from which water is usual there, all year or (half) at the same season."""
+SEASON_DAYS = 45.0
+DOUBT = -2.5
+"""Evidence of the wettest band from which the history of a short series does not rule water out: wind hides it."""
+DROP_DB = 2.0
+"""Least drop (mean of the bands) below the history that counts as change, dB."""
+
+
+@njit(nogil=True, cache=True)
+def votes(level, own_level, start, stop, kinds, learnt, water, angle, x, season):
+    """What speaks for a flood in each pixel's run.
+
+    Parameters
+    ----------
+    level : (n_pixel, band, n_time) dB averaged over the neighbourhood of each date, NaN = not observed: what is there
+    own_level : the same size, the pixel's own mean times what its neighbourhood does against its means: what was there
+        before, unmixed with a bank's other side
+    start, stop : (n_pixel,) first date of the run and first one after it; start < 0 none, stop < 0 open
+    kinds : (band, 5) classes of the scene, see `open_water.classes`; learnt : whether any of them was learnt
+    water : (band, 3) of `WATER_DB`; angle : (n_pixel,) incidence, degrees
+    x : (n_time, 8) regressors of the season (`harmonic.regressors`, order 3); season : (n_time,) day of the year
+
+    Returns
+    -------
+    past : (n_pixel,) float32, ln likelihood ratio of water against the ground's own model, of the leading band
+    scene : (n_pixel,) float32, ln likelihood ratio by the scene's classes, NaN where none was learnt
+    usual : (n_pixel,) bool, water stood there on many other dates, or at the same season of other years
+    """
+    n_pixel, n_band, n_time = level.shape
+    past = np.full(n_pixel, np.nan, np.float32)
+    scene = np.full(n_pixel, np.nan, np.float32)
+    usual = np.zeros(n_pixel, np.bool_)
+    rows = np.empty((n_time, x.shape[1]))
+    y = np.empty(n_time)
+    keep = np.empty(n_time)
+    inverse = np.zeros((x.shape[1], x.shape[1]))
+    beta = np.zeros(x.shape[1])
+    for p in range(n_pixel):
+        if start[p] < 0:
+            continue
+        end = stop[p] if stop[p] >= 0 else n_time
+        # other dates: how often water stands there, and what the leading band does
+        n = 0
+        wet, same, same_wet = 0, 0, 0
+        for t in range(n_time):
+            if start[p] <= t < end or math.isnan(own_level[p, 0, t]):
+                continue
+            gain = 0.0
+            for b in range(n_band):
+                gain += evidence(own_level[p, b, t], kinds[b])
+            dark = gain > 0
+            wet += dark
+            apart = abs(season[t] - season[start[p]])
+            if min(apart, 365.25 - apart) <= SEASON_DAYS and min(abs(t - start[p]), abs(t - end)) > 3:
+                same += 1
+                same_wet += dark
+            y[n] = own_level[p, 0, t]
+            rows[n] = x[t]
+            n += 1
+        if n < 3:
+            continue
+        usual[p] = wet > USUAL * n or (same >= 3 and 2 * same_wet >= same)
+        width = choose_order(n, 3) if n >= LONG else 0
+        spread = -1.0
+        if width > 0:
+            # no trend: it would be carried into the run
+            squares = robust_fit(rows, y, n, width, 1e6, keep, inverse, beta)
+            if squares >= 0:
+                spread = math.sqrt(squares / max(keep[:n].sum() - width, 1.0))
+        mean = 0.0
+        if spread < 0:
+            width = 0
+            mean = np.median(y[:n])
+            spread = np.sqrt(np.mean((y[:n] - mean) ** 2))
+        spread = max(spread, LEAST_SPREAD)
+        middle = water[0, 0] * angle[p] + water[0, 1]
+        count = 0
+        own = 0.0
+        by_class = 0.0
+        for t in range(start[p], end):
+            if math.isnan(level[p, 0, t]):
+                continue
+            ground = predict(x[t], beta, width) if width > 0 else mean
+            s = level[p, 0, t]
+            # darker than water is water
+            own += 0.5 * ((s - ground) / spread) ** 2 - 0.5 * (max(s - middle, 0.0) / water[0, 2]) ** 2
+            own += math.log(spread / water[0, 2]) if s < ground else -50.0
+            for b in range(n_band):
+                by_class += evidence(level[p, b, t], kinds[b])
+            count += 1
+        if count > 0:
+            past[p] = own / count
+            if learnt:
+                scene[p] = by_class / count
+    return past, scene, usual
+
+
+@njit(nogil=True, cache=True)
+def wet_runs(odds, wettest, level, first):
+    """The longest run of dates with new water at every pixel of a short series.
+
+    odds : (n_pixel, n_time) ln odds of water, NaN = not observed; wettest : the same by the band that shows it most
+        (wind hides water in co-polarisation); level : (n_pixel, n_time) mean dB of the bands
+    first : number of dates that are history; 0 takes any water for new
+    Returns start, last date before it, first date after it (int32, -1 none), dB against the history (0 without), the
+    largest ln odds in the run or else on any watched date (float32), observations, whether water stood before.
+    """
+    n_pixel, n_time = odds.shape
+    start = np.full(n_pixel, -1, np.int32)
+    before = np.full(n_pixel, -1, np.int32)
+    stop = np.full(n_pixel, -1, np.int32)
+    drop = np.zeros(n_pixel, np.float32)
+    best = np.full(n_pixel, np.nan, np.float32)
+    n_obs = np.zeros(n_pixel, np.int32)
+    stood = np.zeros(n_pixel, np.bool_)
+    kept = np.empty(n_time)
+    for p in range(n_pixel):
+        n = 0
+        for t in range(n_time):
+            if math.isnan(odds[p, t]):
+                continue
+            n_obs[p] += 1
+            if t < first:
+                kept[n] = level[p, t]
+                n += 1
+                stood[p] = stood[p] or odds[p, t] > 0 or wettest[p, t] > DOUBT
+        if first > 0 and n == 0:
+            n_obs[p] = 0
+            continue
+        usual = np.median(kept[:n]) if n > 0 else np.nan
+        longest = 0
+        length = 0
+        begin, begin_before, last = -1, -1, -1
+        total, peak = 0.0, -np.inf
+        for t in range(n_time):
+            if math.isnan(odds[p, t]):
+                continue
+            # both votes of a short series: water now, and a drop
+            new = t >= first and odds[p, t] > 0 and not stood[p] and (n == 0 or level[p, t] - usual <= -DROP_DB)
+            if t >= first and not best[p] >= odds[p, t] and longest == 0:
+                best[p] = odds[p, t]
+            if new:
+                if length == 0:
+                    begin, begin_before, total, peak = t, last, 0.0, -np.inf
+                length += 1
+                total += level[p, t] - usual if n > 0 else 0.0
+                peak = max(peak, odds[p, t])
+                if length > longest:
+                    longest = length
+                    start[p], before[p], stop[p] = begin, begin_before, -1
+                    drop[p], best[p] = total / length, peak
+            else:
+                if length > 0 and start[p] == begin:
+                    stop[p] = t
+                length = 0
+            last = t
+        if longest == 0 and n > 0:
+            # water, but none that is new
+            best[p] = min(best[p], -3.0) if stood[p] or best[p] > 0 else best[p]
+    return start, before, stop, drop, best, n_obs, stood
+
+
+@njit(nogil=True, cache=True)
+def area_by_date(start, stop, n_time):
+    """Flooded pixels on every date, (n_time,); start, stop (row, col) as in `votes`."""
+    out = np.zeros(n_time)
+    for r in range(start.shape[0]):
+        for c in range(start.shape[1]):
+            if start[r, c] >= 0:
+                for t in range(start[r, c], stop[r, c] if stop[r, c] >= 0 else n_time):
+                    out[t] += 1
+    return out
+
+
+@njit(nogil=True, cache=True)
+def peak_of(start, stop, area):
+    """Date in each pixel's run on which most of the scene was flooded, (n_pixel,) int32; -1 without a run."""
+    out = np.full(start.size, -1, np.int32)
+    for p in range(start.size):
+        if start[p] >= 0:
+            out[p] = start[p]
+            for t in range(start[p], stop[p] if stop[p] >= 0 else area.size):
+                if area[t] > area[out[p]]:
+                    out[p] = t
+    return out
