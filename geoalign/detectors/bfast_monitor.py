@@ -58,7 +58,7 @@ class BfastMonitor:
     Notes
     -----
     The boundary does not hold its level here: it is asymptotic, for at most ten times the history, and for independent
-    errors. On stable series with eight years of history about a twentieth crosses it in two years and nearly half in
+    errors. On stable series with eight years of history 3 % cross it in two years and nearly half in
     twelve, at alpha 0.05 (`benchmarks/watch.py`); `sigma_px` is not used. `probability` comes from the p-value by the
     bound of Sellke, Bayarri and Berger (2001) and inherits that.
 

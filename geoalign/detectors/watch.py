@@ -72,9 +72,10 @@ class Watch:
     observation adds 3 nats at most: at least three are needed, and single undetected clouds confirm nothing. Season and
     trend go on learning from what is neither far off nor in doubt.
 
-    The limit allows for 1 % of outliers, and with errors that are correlated from scene to scene (AR(1) .3) the level
-    is still held after 8 years of history; with one or two years of it and both at once, 12 years of watching cross
-    it in 6 to 7 % at alpha 0.05. With white noise the true chance is about a quarter of `alpha`.
+    The limit allows for 1 % of outliers, and after eight years of history the level is held with errors that are
+    correlated from scene to scene (AR(1) 0.3) and both at once as well (`benchmarks/watch.py`); with two years of
+    history and both at once, about 11 % cross it in twelve years at alpha 0.05. With white noise the true chance is
+    about a third of `alpha`.
 
     `date` is the first changed observation, `date_confirmed` that at which the evidence passed the limit; `date_after`
     the last one before that looked normal, `date_by` that by which the step was plain. Status is 1 where the last
