@@ -1,7 +1,6 @@
 """Monitors on stable and changed series: false alarms over 2 and 12 years, what is found, updates a core-second.
 
-    python benchmarks/watch.py                      # ours: writes its section of RESULTS.md
-    PEER_PYTHON -c "..."                            # nrt runs in an interpreter of its own, given by --peer
+    python benchmarks/watch.py [--pixels 10000] [--peer PYTHON]     # PYTHON: an interpreter that has nrt 0.3.0
 
 The series are those of `series_worlds.py`; history from 2003, monitoring from 2011.
 """
@@ -131,7 +130,7 @@ def main():
         cells = ["{:.3f}, {:.3f}".format(*false_alarms(ours(s, name, **options)[1])) for s in nulls.values()]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
-    peers = ["CuSum", "MoSum", "EWMA", "CCDC"] if given.peer else []
+    peers = ["CuSum", "MoSum", "EWMA"] if given.peer else []
     for name in peers:
         cells = [peer(s, name, given.peer) for s in nulls.values()]
         if any(c is None for c in cells):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from nrt.monitor.ccdc import CCDC
 from nrt.monitor.cusum import CuSum
 from nrt.monitor.ewma import EWMA
 from nrt.monitor.mosum import MoSum
@@ -17,7 +16,6 @@ MAKE = {
     "CuSum": (lambda: CuSum(trend=True, harmonic_order=2, sensitivity=0.05), {"method": "ROC", "alpha": 0.05}),
     "MoSum": (lambda: MoSum(trend=True, harmonic_order=2, sensitivity=0.05), {"method": "ROC", "alpha": 0.05}),
     "EWMA": (lambda: EWMA(trend=True, harmonic_order=2), {}),
-    "CCDC": (lambda: CCDC(trend=True, harmonic_order=2), {}),
 }
 
 
