@@ -35,6 +35,8 @@ _HOMES = {
     "footprints": "geoalign.objects",
     "forms": "geoalign.objects",
     "fuse": "geoalign.fusion",
+    "despeckle": "geoalign.speckle",
+    "estimate_enl": "geoalign.speckle",
     "simulate": "geoalign.simulation",
     "Simulation": "geoalign.simulation",
     "run": "geoalign.pipeline",

@@ -3,7 +3,8 @@ import pytest
 import xarray as xr
 
 from geoalign import ConfigError, StackError, new_stack
-from geoalign.despeckle import METHODS, despeckle
+from geoalign import despeckle
+from geoalign.speckle import METHODS
 
 
 def stack(looks=4, n=4, shape=(70, 72), seed=0, edge=None):
@@ -60,3 +61,17 @@ def test_mistakes_are_named():
         despeckle(bare)
     with pytest.raises(StackError, match="no backscatter"):
         despeckle(stack().rename(vv="red"))
+
+
+def test_looks_of_a_stack_lazy_or_not():
+    import pandas as pd
+
+    from geoalign import estimate_enl
+
+    power = 0.1 * np.random.default_rng(1).gamma(4.4, 1 / 4.4, (6, 150, 140))
+    stack = new_stack({"vv": power, "vh": power / 4}, np.arange("2024-01-01", "2024-01-07", dtype="datetime64[D]"))
+    found = estimate_enl(stack)
+    assert list(found.method) == ["spatial", "log", "temporal"] * 2
+    assert (abs(found.enl / 4.4 - 1) < 0.12).all()
+    assert ((found.low <= found.enl) & (found.enl <= found.high)).all()
+    pd.testing.assert_frame_equal(found, estimate_enl(stack.chunk({"time": 1, "y": 64, "x": 50})))
