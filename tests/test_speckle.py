@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoalign import ConfigError, StackError, new_stack
-from geoalign import despeckle
+from geoalign import ConfigError, StackError, despeckle, new_stack
 from geoalign.speckle import METHODS
 
 
