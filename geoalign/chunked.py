@@ -95,7 +95,7 @@ def per_pixel(kernel: Callable, *arrays, outputs: dict, **scalars) -> xr.Dataset
     return xr.Dataset(named).assign_coords(_space_coords(arrays[0]))
 
 
-def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalars) -> xr.Dataset:
+def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: bool = False, **scalars) -> xr.Dataset:
     """Run a kernel that looks `depth` pixels around each pixel.
 
     The window of every output chunk is sliced from the sources, cut at the image's edge, and trimmed afterwards. The
@@ -109,6 +109,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
     arrays : DataArrays with dims (..., y, x) on one grid
     depth : px
     outputs : as in `per_pixel`
+    placed : whether the kernel takes row0, col0, the place of the window's first pixel in the image
     scalars : numbers or arrays, the same for every window; 0-d DataArrays may be lazy
 
     Returns
@@ -121,8 +122,9 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
     late = {k: v.data for k, v in scalars.items() if isinstance(v, xr.DataArray)}
     fixed = {k: v for k, v in scalars.items() if k not in late}
 
-    def run(windows, given, trim, shape):
+    def run(windows, given, trim, shape, origin):
         values = {k: (v.item() if np.ndim(v) == 0 else v) for k, v in zip(late, given)}
+        values |= dict(zip(("row0", "col0"), origin)) if placed else {}
         results = kernel(*(np.ascontiguousarray(w) for w in windows), **fixed, **values)
         results = results if isinstance(results, tuple) else (results,)
         return tuple(
@@ -133,7 +135,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
         )
 
     if not is_lazy(*data, *late.values()):
-        results = run(data, list(late.values()), (0, 0), (n_y, n_x))
+        results = run(data, list(late.values()), (0, 0), (n_y, n_x), (0, 0))
     else:
         sizes = next((d.chunks[-2:] for d in data if is_lazy(d)), ((n_y,), (n_x,)))
         sources = [_one_chunk_but_space(d, sizes) for d in data]
@@ -146,7 +148,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, **scalar
                 a, b = max(0, r0 - depth), max(0, c0 - depth)
                 window = (a, min(n_y, r0 + height + depth), b, min(n_x, c0 + width + depth))
                 cut = [_cut(d, window) for d in sources]
-                tile = _KernelTile(run, tuple(c[0] for c in cut), (r0 - a, c0 - b), (height, width))
+                tile = _KernelTile(run, tuple(c[0] for c in cut), (r0 - a, c0 - b), (height, width), (a, b))
                 graph[name, i, j] = (tile, [c[1] for c in cut], [(v.name, *([0] * v.ndim)) for v in given])
         base = HighLevelGraph.from_collections(name, graph, dependencies=[*sources, *given])
         results = tuple(_output(base, name, k, sizes, spec) for k, spec in enumerate(specs.values()))
@@ -412,10 +414,11 @@ class _KernelTile:
     plans: tuple
     trim: tuple[int, int]
     shape: tuple[int, int]
+    origin: tuple[int, int]
 
     def __call__(self, sources, given):
         windows = [_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)]
-        return self.run(windows, given, self.trim, self.shape)
+        return self.run(windows, given, self.trim, self.shape, self.origin)
 
 
 @dataclass(frozen=True)

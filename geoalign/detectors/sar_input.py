@@ -11,6 +11,7 @@ import xarray as xr
 from geoalign.chunked import neighbourhood, per_pixel, whole_image
 from geoalign.errors import ConfigError, StackError
 from geoalign.kernels.enl import (
+    CELL_PX,
     MOST_LOOKS,
     WINDOW_PX,
     difference_histogram,
@@ -26,6 +27,13 @@ from geoalign.types.stack import SAR_BANDS
 
 SAMPLE = {"block": 512, "most": 25}
 """Blocks from which looks are estimated: all of an image up to 2,560 px, a spread of 6.5 million pixels of a larger."""
+
+ENOUGH = 10_000
+"""Pixels of those blocks that are looked at, about: they give the looks to 0.1 % where each has 180 values."""
+ENOUGH_VALUES = 400_000
+"""Degrees of freedom that they have together at least, where series are short."""
+LAG_ENOUGH = 500_000
+"""Differences of successive dates that are looked at, about."""
 
 LAG_SAMPLE = {"block": 32, "most": 16}
 """Blocks from which the correlation of successive dates is estimated: one number, which 16,000 pixels give to 0.01."""
@@ -88,8 +96,9 @@ def speckle_of(stack, bands, enl=None) -> Speckle:
     -----
     The estimate makes stable pixels look stable: it holds speckle and whatever else varies from date to date. Ground
     around a pixel that is clearly noisier than the scene (7 x 7 window, differences of successive dates) gets fewer
-    looks; d0 says how much looks still differ between pixels. A given ENL is taken as it is, for every pixel. Images
-    larger than 2,560 px speak through 25 blocks of 512 px, spread evenly.
+    looks; d0 says how much looks still differ between pixels. A given ENL is taken as it is, for every pixel. A scene
+    speaks through some 10,000 pixels (more where the series is short), evenly spread over it, or over 25 blocks of
+    512 px of an image larger than 2,560 px.
     """
     if enl is not None and not (np.isfinite(enl) and enl > 0):
         raise ConfigError(f"enl is {enl!r}; it is a number of looks above 0, or None to estimate it.")
@@ -99,7 +108,7 @@ def speckle_of(stack, bands, enl=None) -> Speckle:
     if all(value is None for value in known):
         # all bands at once: what varies in time varies in several bands together, and then their sum is less even
         both = whole_image(
-            partial(scatter_histogram, known=True),
+            partial(_thinned, kernel=scatter_histogram, step=_step(stack, len(bands)), known=True),
             partial(looks_and_evenness, n_band=len(bands), known=True),
             cube(stack, bands),
             looks,
@@ -116,16 +125,17 @@ def correlation_of(stack, bands):
     """Correlation of successive dates where nothing changes, 0-d, lazy where the stack is; 0 for few scenes."""
     if stack.sizes["time"] < 6:
         return 0.0
+    pixels = min(stack.sizes["y"] * stack.sizes["x"], LAG_SAMPLE["most"] * LAG_SAMPLE["block"] ** 2)
     return whole_image(
-        _lags,
+        partial(_lags, step=_every(pixels, LAG_ENOUGH / (len(bands) * stack.sizes["time"]))),
         lag_correlation,
         *(stack[b].transpose("time", "y", "x").reset_coords(drop=True) for b in bands),
         **LAG_SAMPLE,
     )
 
 
-def _lags(*bands):
-    return lag_histogram(np.stack(bands))
+def _lags(*bands, step):
+    return lag_histogram(np.stack([b[:, ::step, ::step] for b in bands]))
 
 
 def _looks(band, known):
@@ -137,13 +147,15 @@ def _looks(band, known):
                 f"band {band.name!r} says enl = {known!r}; it is a number of looks above 0. Correct attrs."
             )
         return xr.zeros_like(band.isel(time=0, drop=True)).fillna(0) + np.float32(known)
-    median = whole_image(difference_histogram, difference_median, band, **SAMPLE)
+    step = _step(band, 1)
+    median = whole_image(partial(_thinned, kernel=difference_histogram, step=step), difference_median, band, **SAMPLE)
     excess = neighbourhood(
-        local_excess, band, depth=WINDOW_PX, outputs={"excess": "float32"}, scene_median=median
-    ).excess
+        local_excess, band, depth=WINDOW_PX + CELL_PX // 2, outputs={"excess": "float32"}, placed=True,
+        scene_median=median,
+    ).excess  # fmt: skip
     relative = 1 / excess
     typical = whole_image(
-        partial(scatter_histogram, known=False),
+        partial(_thinned, kernel=scatter_histogram, step=step, known=False),
         looks_and_evenness,
         band.expand_dims("band"),
         relative.expand_dims("band"),
@@ -151,6 +163,20 @@ def _looks(band, known):
         **SAMPLE,
     )
     return relative * _or_one(typical[0]).astype("float32")
+
+
+def _step(data, n_band):
+    """Every how many pixels of the sampled blocks, down and across, are looked at."""
+    pixels = min(data.sizes["y"] * data.sizes["x"], SAMPLE["most"] * SAMPLE["block"] ** 2)
+    return _every(pixels, max(ENOUGH, ENOUGH_VALUES / (n_band * max(data.sizes["time"] - 1, 1))))
+
+
+def _every(pixels, enough):
+    return max(1, int(np.sqrt(pixels / enough)))
+
+
+def _thinned(*blocks, kernel, step, **options):
+    return kernel(*(np.ascontiguousarray(b[..., ::step, ::step]) for b in blocks), **options)
 
 
 def _or_one(value):

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2, f
 
+from geoalign.kernels.fastlog import ln
 from geoalign.kernels.glr_null import TWO_SIDED, max_tail
 
 DIFF_LOW, DIFF_STEP, DIFF_BINS = -12.0, 0.02, 700
@@ -28,37 +29,67 @@ WORTH = 5000
 """Pixels that a scene's scatter counts for at most."""
 MOST_LOOKS = 75.0
 """Looks that an estimate gives at most: stable ground varies by half a dB from date to date."""
-WINDOW_PX = 3
-"""Radius of the window whose noise is compared with the scene's."""
+WINDOW_PX, CELL_PX = 3, 3
+"""Radius of the window whose noise is compared with the scene's, and side of the cells that share one."""
+MOST_DATES = 24
+"""Differences in time that are looked at for it, spread evenly over a longer series: a thousand values a window."""
+SMALLEST, LARGEST = 1e-300, 1e300
+"""What `fastlog.ln` takes."""
 
 
 @njit(nogil=True, cache=True)
-def _differences(series, r, c, out):
-    """|ln x_t - ln (the observation before)| of one pixel into out (n_time,), NaN where there is none."""
-    last = np.nan
-    for t in range(series.shape[0]):
-        out[t] = np.nan
+def _used(n_time, i):
+    """Date of the i-th difference that is looked at, min(n_time - 1, MOST_DATES) in all."""
+    return 1 + i if n_time - 1 <= MOST_DATES else 1 + i * (n_time - 1) // MOST_DATES
+
+
+@njit(nogil=True, cache=True)
+def _row_codes(series, t, r, work, bits, out):
+    """Bins of ln |ln x_t - ln (the observation before)| of row r into out (n_col,), -1 where there is none.
+
+    work : (3, n_col) scratch of `fastlog`, bits : the same as int64
+    """
+    n_col = series.shape[2]
+    for c in range(n_col):
+        ratio = 1.0
         value = series[t, r, c]
         if value > 0 and not math.isinf(value):
-            now = math.log(value)
-            if not math.isnan(last):
-                out[t] = abs(now - last)
-            last = now
+            k = t - 1
+            while k >= 0 and not (series[k, r, c] > 0 and not math.isinf(series[k, r, c])):
+                k -= 1
+            if k >= 0:
+                ratio = min(max(float(value) / float(series[k, r, c]), SMALLEST), LARGEST)
+        work[0, c] = ratio
+    ln(work, bits, 1, n_col)
+    for c in range(n_col):
+        size = abs(work[0, c])
+        out[c] = 0 if size > 0 else -1
+        work[0, c] = max(size, SMALLEST)
+    ln(work, bits, 1, n_col)
+    for c in range(n_col):
+        if out[c] == 0:
+            place = int((work[0, c] - DIFF_LOW) / DIFF_STEP)
+            out[c] = min(max(place, 0), DIFF_BINS - 1)
 
 
 @njit(nogil=True, cache=True)
 def difference_histogram(series):
-    """Counts of ln |ln x_t - ln (the observation before)|, (n_time, DIFF_BINS); series (time, row, col)."""
+    """Counts of ln |ln x_t - ln (the observation before)|, (differences looked at, DIFF_BINS).
+
+    series : (time, row, col)
+    """
     n_time, n_row, n_col = series.shape
-    out = np.zeros((n_time, DIFF_BINS))
-    own = np.empty(n_time)
-    for r in range(n_row):
-        for c in range(n_col):
-            _differences(series, r, c, own)
-            for t in range(n_time):
-                if own[t] > 0:
-                    place = int((math.log(own[t]) - DIFF_LOW) / DIFF_STEP)
-                    out[t, min(max(place, 0), DIFF_BINS - 1)] += 1
+    n_used = max(min(n_time - 1, MOST_DATES), 1)
+    out = np.zeros((n_used, DIFF_BINS))
+    work = np.ones((3, n_col))
+    bits = work.view(np.int64)
+    codes = np.empty(n_col, np.int16)
+    for i in range(min(n_time - 1, n_used)):
+        for r in range(n_row):
+            _row_codes(series, _used(n_time, i), r, work, bits, codes)
+            for c in range(n_col):
+                if codes[c] >= 0:
+                    out[i, codes[c]] += 1
     return out
 
 
@@ -76,49 +107,61 @@ def difference_median(parts):
 
 
 @njit(nogil=True, cache=True)
-def local_excess(series, scene_median):
+def local_excess(series, scene_median, row0=0, col0=0):
     """How much noisier than the scene the ground around a pixel is, as a ratio of variances >= 1.
 
-    series : (time, row, col); scene_median : from `difference_median`. Returns (row, col) float32.
+    series : (time, row, col); scene_median : from `difference_median`; row0, col0 : place of the first pixel in the
+    image. Returns (row, col) float32.
 
-    From the |difference| of successive observations in a 7 x 7 window: its median at each date, then the median of
-    those, which a change of any size and extent touches in one or two dates only. Fewer than three dates tell nothing.
-    One standard error of the median is allowed for, so that even ground stays near 1.
+    From the |difference| of successive observations in the 7 x 7 window around the cell of 3 x 3 that the pixel is in:
+    its median at each date, then the median of those, which a change of any size and extent touches in one or two dates
+    only. Fewer than three dates tell nothing. One standard error of the median is allowed for, so that even ground
+    stays near 1.
     """
     n_time, n_row, n_col = series.shape
     out = np.ones((n_row, n_col), np.float32)
     if not scene_median > 0 or n_time < 4:
         return out
-    codes = np.full((n_time, n_row, n_col), np.int16(-1), np.int16)
-    own = np.empty(n_time)
-    for r in range(n_row):
-        for c in range(n_col):
-            _differences(series, r, c, own)
-            for t in range(n_time):
-                if own[t] > 0:
-                    place = int((math.log(own[t]) - DIFF_LOW) / DIFF_STEP)
-                    codes[t, r, c] = min(max(place, 0), DIFF_BINS - 1)
-    medians = np.empty((n_col, n_time))
+    n_used = min(n_time - 1, MOST_DATES)
+    codes = np.empty((n_used, n_row, n_col), np.int16)
+    work = np.ones((3, n_col))
+    bits = work.view(np.int64)
+    for i in range(n_used):
+        for r in range(n_row):
+            _row_codes(series, _used(n_time, i), r, work, bits, codes[i, r])
+    medians = np.empty((n_col, n_used))
     n_date = np.empty(n_col, np.int64)
     n_all = np.empty(n_col, np.int64)
     for r in range(n_row):
+        first_row, middle = _cell(row0, r, n_row)
+        if r != middle:
+            continue
         low, high = max(0, r - WINDOW_PX), min(n_row, r + WINDOW_PX + 1)
         n_date[:] = 0
         n_all[:] = 0
-        for t in range(n_time):
-            _window_medians(codes[t, low:high], medians, n_date, n_all)
+        for i in range(n_used):
+            _window_medians(codes[i, low:high], col0, medians, n_date, n_all)
         for c in range(n_col):
             if n_date[c] >= 3:
                 ratio = math.exp(2 * _median_of(medians[c], n_date[c])) / scene_median**2
                 # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median
                 # over dates, of correlated differences, costs half as much again
-                out[r, c] = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all[c])))
+                ratio = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all[c])))
+                first_col = _cell(col0, c, n_col)[0]
+                out[first_row : first_row + CELL_PX, first_col : first_col + CELL_PX] = ratio
     return out
 
 
 @njit(nogil=True, cache=True)
-def _window_medians(codes, medians, n_date, n_all):
-    """Adds one date: ln of the median around each column, from the histogram that slides with it.
+def _cell(origin, i, n):
+    """(first, middle) of the cell of a fixed grid that i of n is in; a cell cut by the image's end has the last."""
+    first = i - (origin + i) % CELL_PX
+    return max(first, 0), min(max(first + CELL_PX // 2, 0), n - 1)
+
+
+@njit(nogil=True, cache=True)
+def _window_medians(codes, col0, medians, n_date, n_all):
+    """Adds one date: ln of the median around the middle column of each cell, from the histogram that slides along.
 
     codes : (up to 7 rows, col) int16 bins, -1 where there is none; medians : (col, time), filled from n_date on;
     n_all : values used so far. In whole numbers, so that a window gives the same bits wherever its tile begins.
@@ -141,7 +184,7 @@ def _window_medians(codes, medians, n_date, n_all):
                     counts[code] -= 1
                     n -= 1
                     below -= code < at
-        if c < 0 or n < 9:
+        if c < 0 or n < 9 or c != _cell(col0, c, n_col)[1]:
             continue
         while 2 * below >= n:
             at -= 1
@@ -180,73 +223,85 @@ def scatter_histogram(series, looks, known):
     """
     n_band, n_time, n_row, n_col = series.shape
     out = np.zeros((2, n_time + 1, SCATTER_BINS))
-    logs = np.zeros(n_band)
     weights = np.zeros(n_band)
+    values = np.empty((n_band, n_time))
     sums = np.zeros((n_band, n_time + 1))
+    work = np.ones((6 * n_band, n_time))
+    bits = work.view(np.int64)
     for r in range(n_row):
         for c in range(n_col):
             n = 0
-            logs[:] = 0.0
             for t in range(n_time):
                 good = True
                 for b in range(n_band):
                     value = series[b, t, r, c]
-                    if not value > 0 or math.isinf(value):
-                        good = False
-                if good:
-                    for b in range(n_band):
-                        sums[b, n + 1] = sums[b, n] + series[b, t, r, c]
-                        logs[b] += math.log(series[b, t, r, c])
-                    n += 1
+                    good &= value > 0 and not math.isinf(value)
+                    values[b, n] = value
+                n += good
             if n < 2:
                 continue
+            for b in range(n_band):
+                for i in range(n):
+                    sums[b, i + 1] = sums[b, i] + values[b, i]
+                    work[b, i] = max(values[b, i], SMALLEST)
+            ln(work, bits, n_band, n)
             scatter = 0.0
             for b in range(n_band):
+                logs = 0.0
+                for i in range(n):
+                    logs += work[b, i]
                 weights[b] = looks[b, r, c]
                 if known:
                     weights[b] = max(weights[b] - (n + 1) / (6 * n), 0.1 * weights[b])
-                scatter += weights[b] * (n * math.log(sums[b, n] / n) - logs[b])
+                scatter += weights[b] * (n * math.log(sums[b, n] / n) - logs)
             if scatter > 0:
                 place = int((math.log(scatter) - SCATTER_LOW) / SCATTER_STEP)
-                apart = 1 if _stepped(sums[:, : n + 1], weights, scatter) else 0
+                apart = 1 if _stepped(sums, n, weights, scatter, work, bits) else 0
                 out[apart, n, min(max(place, 0), SCATTER_BINS - 1)] += 1
     return out
 
 
 @njit(nogil=True, cache=True)
-def _stepped(sums, weights, scatter):
+def _stepped(sums, n, weights, scatter, work, bits):
     """Whether one step explains more of a pixel's scatter than it does by chance, or a second one more of the rest.
 
-    sums : (band, n + 1) of the intensities before each date; weights : (band,); scatter : > 0
-    Whatever the looks: with the likelihood ratio for unknown ones.
+    sums : (band, n + 1 or more) of the intensities before each date; weights : (band,); scatter : > 0; work, bits :
+    (6 * band, n or more) scratch of `fastlog`. Whatever the looks: with the likelihood ratio for unknown ones.
     """
     n_band = sums.shape[0]
-    n = sums.shape[1] - 1
-    gain, where = _largest_step(sums, weights, 0, n)
+    gain, where = _largest_step(sums, weights, 0, n, work, bits)
     if _is_chance(gain, scatter, n, n_band, n_band * (n - 2)):
-        left = _largest_step(sums, weights, 0, where)[0]
-        right = _largest_step(sums, weights, where, n)[0]
+        left = _largest_step(sums, weights, 0, where, work, bits)[0]
+        right = _largest_step(sums, weights, where, n, work, bits)[0]
         return not _is_chance(max(left, right), scatter - gain, n - 1, n_band, n_band * (n - 3))
     return True
 
 
-@njit(nogil=True, cache=True)
-def _largest_step(sums, weights, low, high):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _largest_step(sums, weights, low, high, work, bits):
     """(scatter that the best step in low:high explains, its date)."""
+    n_band = sums.shape[0]
+    n = high - low
+    for b in range(n_band):
+        start, end = sums[b, low], sums[b, high]
+        share = n / (end - start)
+        for i in range(n - 1):
+            before = (sums[b, low + 1 + i] - start) * share / (i + 1.0)
+            after = (end - sums[b, low + 1 + i]) * share / (n - 1.0 - i)
+            # a sum may swallow what is a trillion times weaker
+            there = before > SMALLEST and after > SMALLEST
+            work[2 * b, i] = before if there else 1.0
+            work[2 * b + 1, i] = after if there else 1.0
+    ln(work, bits, 2 * n_band, n - 1)
     best = 0.0
     where = low + 1
-    n = high - low
-    for j in range(low + 1, high):
+    for i in range(n - 1):
         gain = 0.0
-        for b in range(sums.shape[0]):
-            before = (sums[b, j] - sums[b, low]) / (j - low)
-            after = (sums[b, high] - sums[b, j]) / (high - j)
-            mean = (sums[b, high] - sums[b, low]) / n
-            if before > 0 and after > 0:  # a sum may swallow what is a trillion times weaker
-                gain += weights[b] * (n * math.log(mean) - (j - low) * math.log(before) - (high - j) * math.log(after))
+        for b in range(n_band):
+            gain -= weights[b] * ((i + 1.0) * work[2 * b, i] + (n - 1.0 - i) * work[2 * b + 1, i])
         if gain > best:
             best = gain
-            where = j
+            where = low + 1 + i
     return best, where
 
 

@@ -5,8 +5,12 @@ import math
 import numpy as np
 from numba import njit
 
+from geoalign.kernels.fastlog import ln
+
 LOW, STEP, BINS = -12.0, 0.02, 700
 """Fixed histogram of ln |difference of log-intensity|."""
+SMALLEST, NONE = 1e-300, -600.0
+"""What `fastlog.ln` takes at least; ln of a difference below which there is none."""
 FEW = 2000
 """Differences below which nothing is said."""
 MOST = 0.8
@@ -19,6 +23,8 @@ def lag_histogram(series):
     n_band, n_time, n_row, n_col = series.shape
     out = np.zeros((2, BINS))
     logs = np.empty(n_time)
+    work = np.ones((6, n_time))
+    bits = work.view(np.int64)
     for b in range(n_band):
         for r in range(n_row):
             for c in range(n_col):
@@ -26,15 +32,21 @@ def lag_histogram(series):
                 for t in range(n_time):
                     value = series[b, t, r, c]
                     if value > 0 and not math.isinf(value):
-                        logs[n] = math.log(value)
+                        work[0, n] = max(float(value), SMALLEST)
                         n += 1
+                ln(work, bits, 1, n)
+                for i in range(n):
+                    logs[i] = work[0, i]
                 # the same observations at either distance
                 for i in range(2, n):
-                    for k in range(1, 3):
-                        size = abs(logs[i] - logs[i - k])
-                        if size > 0:
-                            place = int((math.log(size) - LOW) / STEP)
-                            out[k - 1, min(max(place, 0), BINS - 1)] += 1
+                    work[0, i - 2] = max(abs(logs[i] - logs[i - 1]), SMALLEST)
+                    work[1, i - 2] = max(abs(logs[i] - logs[i - 2]), SMALLEST)
+                ln(work, bits, 2, max(n - 2, 0))
+                for k in range(2):
+                    for i in range(n - 2):
+                        if work[k, i] > NONE:
+                            place = int((work[k, i] - LOW) / STEP)
+                            out[k, min(max(place, 0), BINS - 1)] += 1
     return out
 
 

@@ -121,3 +121,25 @@ def test_a_step_over_the_whole_window_is_not_noise():
 def test_mean_leaves_out_what_is_not_power():
     series = np.array([[1.0, 4.0, np.nan, 0.0, -2.0], [np.nan] * 5])
     np.testing.assert_array_equal(mean_intensity(series), np.array([2.0, np.nan], np.float32))
+
+
+@pytest.mark.parametrize(("row0", "col0"), [(0, 0), (5, 11), (13, 7)])
+def test_excess_of_a_window_is_that_of_the_image(row0, col0):
+    rng = np.random.default_rng(11)
+    series = rng.gamma(8, 1 / 8, (40, 31, 32))
+    series[:, :, 16:] = rng.gamma(3, 1 / 3, (40, 31, 16))
+    series[rng.random(series.shape) < 0.2] = np.nan
+    whole = local_excess(series, 0.4)
+    part = local_excess(series[:, row0:, col0:].copy(), 0.4, row0, col0)
+    edge = (4 if row0 else 0, 4 if col0 else 0)
+    np.testing.assert_array_equal(part[edge[0] :, edge[1] :], whole[row0 + edge[0] :, col0 + edge[1] :])
+    assert whole.max() > 1
+
+
+def test_excess_is_the_median_over_dates_of_window_medians():
+    rng = np.random.default_rng(12)
+    series = rng.gamma(2, 1 / 2, (8, 9, 9))
+    difference = np.abs(np.diff(np.log(series[:, 1:8, 1:8]), axis=0)).reshape(7, -1)
+    median = np.median(np.median(difference, axis=1))
+    wanted = (median / 0.4) ** 2 * np.exp(-2.33 / np.sqrt(7 * 49))
+    assert local_excess(series, 0.4)[3:6, 3:6] == pytest.approx(wanted, rel=0.06)
