@@ -61,7 +61,7 @@ class Pattern:
 DARK_DB = {"vv": -17.0, "hh": -17.0, "vh": -24.0, "hv": -24.0}
 FLOOD = Pattern(RUN, -1, (), 2.0, 3, 1, 180.0, DARK_DB)
 CLEARING = Pattern(STEP, -1, ("vh", "hv"), 2.0, 3, 3, np.inf, {"vh": -20.0, "hv": -20.0, "vv": -14.0, "hh": -14.0})
-BUILDING = Pattern(STEP, 1, (), 2.0, 3, 4, np.inf, {})
+BUILDING = Pattern(STEP, 1, (), 2.0, 3, 4, np.inf, DARK_DB)
 FALL = Pattern(STEP, -1, (), 1.5, 3, 2, np.inf, DARK_DB)
 RISE = replace(FALL, sign=1)
 
@@ -79,7 +79,10 @@ def deforestation_sar(theme, stack):
 
 
 def urbanization_sar(theme, stack):
-    """Changes (y, x) of building: a rise of backscatter by at least 2 dB that stays for at least four acquisitions."""
+    """Changes (y, x) of building: a rise of backscatter by at least 2 dB that stays for at least four acquisitions.
+
+    Ground as dark as water in the mean of the series can't show it: 0, `not_detectable`.
+    """
     return _detect(theme, stack, BUILDING)
 
 
