@@ -83,10 +83,13 @@ def sar(kind=None, *, shape=(40, 44), n=None, looks=4.4, side=14, seed=0, gaps=0
     return World(stack, mask, first, last)
 
 
-def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise=0.008):
-    """Six bands with a season over 2.6 years; `kind` plants another surface in the last third (flood: five scenes)."""
+def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise=0.008, step_days=16):
+    """Six bands with a season over 2.6 years (60 scenes, 16 days apart).
+
+    `kind` plants another surface in the last third (flood: five scenes).
+    """
     rng = np.random.default_rng(seed)
-    days = np.arange(n) * 16 + rng.integers(-3, 4, n)
+    days = np.arange(n) * step_days + rng.integers(-3, 4, n)
     green_up = 1 + 0.12 * np.sin(2 * np.pi * (days / 365.25 - 0.3))
     first, last = 2 * n // 3, 2 * n // 3 + 5 if kind == "flood" else n
     mask = square(shape, side) if kind else np.zeros(shape, bool)
@@ -106,6 +109,11 @@ def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise
         bands[name] = values
     time = np.datetime64("2021-03-01T10:00:00") + days * np.timedelta64(1, "D")
     return World(new_stack(bands, time, geobox=geobox(shape), sensor="sentinel-2"), mask, first, last)
+
+
+def annual(kind=None, **options):
+    """`optical` over twelve years, five scenes a year: for detectors that follow one value a year."""
+    return optical(kind, step_days=73, **options)
 
 
 WORLDS = {"sar": sar, "optical": optical}

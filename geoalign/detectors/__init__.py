@@ -28,6 +28,7 @@ from geoalign.detectors.harmonic_cusum import HarmonicCusum
 from geoalign.detectors.heterogeneous import Heterogeneous
 from geoalign.detectors.irmad import Irmad
 from geoalign.detectors.land_cover import LandCover
+from geoalign.detectors.landtrendr import LandTrendr
 from geoalign.detectors.log_ratio import LogRatio
 from geoalign.detectors.mean_ratio import MeanRatio
 from geoalign.detectors.mosum import Mosum
@@ -63,6 +64,7 @@ DETECTORS: dict[str, type] = {
     "ccdc": Ccdc,
     "cold": Cold,
     "bfast_lite": BfastLite,
+    "landtrendr": LandTrendr,
     "sccd": Sccd,
     "ewma": Ewma,
     "cusum": Cusum,
