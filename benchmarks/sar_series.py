@@ -1,6 +1,6 @@
 """gamma_glr on the simulated SAR stack, beside a plain likelihood ratio, our omnibus and nrt's MoSum, in one run.
 
-    python benchmarks/sar_series.py [--side 200] [--peers PYTHON]
+    python benchmarks/sar_series.py [--side 400] [--peers PYTHON]
 
 One core: CPU seconds of the whole call (`detect`, everything computed in memory), after a first call that compiles.
 """
@@ -59,7 +59,7 @@ def row(name, scored, n_pixel, seconds):
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--side", type=int, default=200)
+    parser.add_argument("--side", type=int, default=400)
     parser.add_argument("--peers", type=Path)
     given = parser.parse_args()
     dask.config.set(scheduler="synchronous")

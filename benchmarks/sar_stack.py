@@ -81,3 +81,14 @@ def score(hit, date, truth):
         "false": float(hit[~truth.changed].mean()),
         "by_drop": by_drop,
     }
+
+
+def wishart(shape, looks, covariance, seed=0):
+    """c11, c22, Re c12, Im c12 (..., 4, n_time) of matrices of whole looks; shape (..., n_time)."""
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=(2, looks, 2, *shape))
+    s = (normal[0] + 1j * normal[1]) / np.sqrt(2)
+    root = np.linalg.cholesky(np.asarray(covariance, complex))
+    s = np.einsum("ij,lj...->li...", root, s)
+    c = np.einsum("li...,lj...->ij...", s, s.conj()) / looks
+    return np.stack([c[0, 0].real, c[1, 1].real, c[0, 1].real, c[0, 1].imag], axis=-2)

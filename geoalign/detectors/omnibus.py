@@ -9,13 +9,15 @@ import numpy as np
 import xarray as xr
 
 from geoalign.chunked import per_pixel
-from geoalign.detectors.sar_input import check_share, correlation_of, cube, sar_bands, speckle_of
+from geoalign.detectors.sar_input import Speckle, check_share, correlation_of, cube, one_orbit, sar_bands, speckle_of
 from geoalign.errors import ConfigError
 from geoalign.kernels.omnibus import omnibus
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import check_stack
 
 NEPER_DB = 10 / np.log(10)
+C2_BANDS = ("c11", "c22", "c12_re", "c12_im")
+"""Names of the covariance matrix of two channels, linear power; c12 = <s1 conj(s2)>."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class Omnibus:
     of the means after and before, in dB; `direction` is +1 or -1 where all bands agree, else 0. Where Q is significant
     but no single date is, the pixel is flagged `unlocated`: its date is the most likely one, `date_after` and `date_by`
     span the series.
+
+    A stack with the bands `c11`, `c22`, `c12_re`, `c12_im` (linear power) is tested by its covariance matrices, complex
+    Wishart of L looks: besides the two intensities, a change of the channels' correlation or of its phase shows. Other
+    bands are not used then. A matrix that is not positive definite is not observed, as every one of a single look:
+    average first. `magnitude` is that of the intensities, `direction` +1 or -1 where the matrix
+    grows or shrinks for every polarisation (Loewner order). The looks are those of both channels, on average.
 
     Assumed: looks are alike in time. The correlation of successive dates is estimated from the scene (`kernels.lag`)
     and allowed for. An estimated ENL holds all that varies from date to date where nothing changed (speckle, soil
@@ -104,12 +112,15 @@ class Omnibus:
     def detect(self, stack):
         """Changes (y, x) of a Stack of one orbit; lazy where the stack is."""
         check_stack(stack, min_scenes=2)
-        bands = sar_bands(stack)
-        speckle = speckle_of(stack, bands, self.enl)
+        matrices = set(C2_BANDS) <= set(stack.data_vars)
+        bands = list(C2_BANDS[:2]) if matrices else sar_bands(stack)
+        if matrices:
+            one_orbit(stack)
+        speckle = _of_matrices(stack, self.enl) if matrices else speckle_of(stack, bands, self.enl)
         kept = {"first": "int32", "last": "int32", "strongest": "int32", "previous": "int32"}
         found = per_pixel(
             omnibus,
-            cube(stack, bands),
+            cube(stack, C2_BANDS if matrices else bands),
             speckle.looks,
             speckle.slope,
             speckle.sigma,
@@ -156,3 +167,12 @@ class Omnibus:
             layers, kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units="dB",
             inputs=stack.scene.values if "scene" in stack.coords else (), coords=stack.coords,
         )  # fmt: skip
+
+
+def _of_matrices(stack, enl):
+    """Speckle of the two channels as one: each by itself, because they may be correlated."""
+    parts = [speckle_of(stack, [name], enl) for name in C2_BANDS[:2]]
+    looks, slope = (sum(getattr(p, k) for p in parts) / np.float32(2) for k in ("looks", "slope"))
+    # there are four values of a matrix, and one number of looks
+    looks, slope = (v.rename(band="matrix") for v in (looks, slope))
+    return Speckle(looks, slope, parts[0].sigma, np.minimum(parts[0].d0, parts[1].d0))

@@ -69,13 +69,19 @@ def sar_bands(stack, *, mixed=False):
             f"no backscatter band is there (bands: {', '.join(map(str, stack.data_vars))}); expected one of "
             f"{', '.join(SAR_BANDS)} in linear power. Rename yours, as stack.rename(intensity='vv')."
         )
-    if not mixed and "orbit" in stack.coords and np.unique(stack.orbit.values).size > 1:
+    if not mixed:
+        one_orbit(stack)
+    return bands
+
+
+def one_orbit(stack):
+    """StackError where the stack mixes orbits."""
+    if "orbit" in stack.coords and np.unique(stack.orbit.values).size > 1:
         seen = ", ".join(map(str, np.unique(stack.orbit.values)))
         raise StackError(
             f"the stack mixes the relative orbits {seen}; a SAR series needs one, because backscatter depends on the "
             "look direction. Choose one: stack.isel(time=stack.orbit == ...)."
         )
-    return bands
 
 
 def cube(stack, bands):

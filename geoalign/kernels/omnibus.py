@@ -2,6 +2,9 @@
 
 Likelihood ratios of gamma intensities whose looks may differ from date to date (Bartlett's form; Conradsen, Nielsen and
 Skriver 2016, doi:10.1109/TGRS.2015.2510160, for equal looks), all in sums of logarithms, each pixel with its own dates.
+
+Values are intensities, (band, n) with looks (band, n); or, where there are four rows of them and one of looks, the
+covariance matrices of two channels, rows c11, c22, Re c12, Im c12.
 """
 
 import math
@@ -13,17 +16,59 @@ from geoalign.kernels.gamma_glr import date_looks
 from geoalign.kernels.glr_null import TWO_SIDED, max_tail
 from geoalign.kernels.special import chi2_sf
 
+LEAST_DET = 1e-9
+"""1 - coherence^2 below which a matrix is not one."""
 Q_SHARE = 0.1
 """Share of alpha spent on the omnibus Q (any pattern in time); the rest goes to the largest step."""
+
+
+@njit(nogil=True, cache=True)
+def ln_det(c11, c22, re, im):
+    """ln of the determinant of [[c11, re + i im], [., c22]]; a coherence of 1 up to rounding counts as just below."""
+    return math.log(c11) + math.log(c22) + math.log(max(1 - (re / c11 * re + im / c11 * im) / c22, LEAST_DET))
+
+
+@njit(nogil=True, cache=True)
+def equal_covariances(values, looks, start, stop, n_part):
+    """As `equal_means`, for complex Wishart matrices of 2 x 2: values (4, n), looks (1, n)."""
+    # of one group of dates, closed where the next begins
+    group = np.zeros(5)
+    whole = np.zeros(5)
+    ln_ratio = 0.0
+    inverse = 0.0
+    squares = 0.0
+    k = 0
+    for t in range(start, stop):
+        weight = looks[0, t]
+        for i in range(4):
+            group[i] += weight * values[i, t]
+        group[4] += weight
+        if n_part == 0 or t == n_part - 1 or t == stop - 1:
+            n = group[4]
+            ln_ratio += n * ln_det(group[0] / n, group[1] / n, group[2] / n, group[3] / n)
+            inverse += 1 / n
+            squares += 1 / (n * n)
+            k += 1
+            for i in range(5):
+                whole[i] += group[i]
+                group[i] = 0.0
+    n = whole[4]
+    ln_ratio -= n * ln_det(whole[0] / n, whole[1] / n, whole[2] / n, whole[3] / n)
+    f = 4.0 * (k - 1)
+    rho = max(1 - 7 / (12 * (k - 1.0)) * (inverse - 1 / n), 0.1)
+    omega = 0.5 / rho**2 * (squares - 1 / (n * n)) - 0.25 * f * (1 - 1 / rho) ** 2
+    return max(-2 * rho * ln_ratio, 0.0), f, omega
 
 
 @njit(nogil=True, cache=True)
 def equal_means(values, looks, start, stop, n_part):
     """-2 rho ln(likelihood ratio) of one mean in start:stop against many.
 
-    values, looks : (band, n) float64. n_part is not used where it is 0: every date its own mean (the omnibus Q).
-    Otherwise two means, before and from `n_part`. Returns z, degrees of freedom, omega2.
+    values, looks : (band, n) float64, or matrices. n_part is not used where it is 0: every date its own mean (the
+    omnibus Q). Otherwise two means, before and from `n_part`. Returns z, degrees of freedom, omega2.
     """
+    if looks.shape[0] < values.shape[0]:
+        return equal_covariances(values, looks, start, stop, n_part)
     z = 0.0
     omega = 0.0
     f = 0.0
@@ -212,10 +257,11 @@ def _ln_step(values, looks, low, high, j, d0, everything, degrees, spread, lag):
     for b in range(values.shape[0]):
         before = 0.0
         after = 0.0
+        row = min(b, looks.shape[0] - 1)
         for t in range(low, j):
-            before += looks[b, t]
+            before += looks[row, t]
         for t in range(j, high):
-            after += looks[b, t]
+            after += looks[row, t]
         noise = more * (1 / before + 1 / after)
         keep = spread * spread / (spread * spread + noise)
         ln += 0.5 * math.log(1 - keep) + 0.5 * keep * z / values.shape[0]
@@ -228,9 +274,10 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
 
     Parameters
     ----------
-    series : (n_pixel, band, n_time) intensities; NaN or <= 0 in any band = not observed
-    enl : (n_pixel, band) looks
-    slope : (n_pixel, band) |gradient| / intensity, a px
+    series : (n_pixel, band, n_time) intensities, NaN or <= 0 in any band = not observed; or matrices (n_pixel, 4,
+        n_time), not observed where one is not positive definite
+    enl : (n_pixel, band) looks; (n_pixel, 1) for matrices
+    slope : (n_pixel, band or 1) |gradient| / intensity, a px
     sigma : (n_pixel, n_time) alignment error, px; (n_pixel, 1) where it is the same at all dates
     d0 : degrees of freedom with which looks vary between pixels (inf: not at all)
     alpha, prior, spread : chance of a false change; share of change and its size (nepers) that the probability assumes
@@ -243,7 +290,10 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
     before (last observation before the strongest), int32 dates, -1 none; magnitude dB; direction int8; probability;
     p (of the gate) float32; break_date int32, break_magnitude, break_probability (n_pixel, max_breaks)
     """
-    n_pixel, n_band, n_time = series.shape
+    n_pixel, n_value, n_time = series.shape
+    n_band = enl.shape[1]
+    matrices = n_band < n_value
+    n_power = 2 if matrices else n_band
     n_obs = np.zeros(n_pixel, np.uint16)
     n_changes = np.zeros(n_pixel, np.uint16)
     flag = np.zeros(n_pixel, np.uint8)
@@ -258,7 +308,7 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
     break_date = np.full((n_pixel, max_breaks), -1, np.int32)
     break_magnitude = np.full((n_pixel, max_breaks), np.nan, np.float32)
     break_probability = np.full((n_pixel, max_breaks), np.nan, np.float32)
-    values = np.empty((n_band, n_time))
+    values = np.empty((n_value, n_time))
     looks = np.empty((n_band, n_time))
     plain = np.empty((n_band, n_time))
     dates = np.empty(n_time, np.int64)
@@ -268,11 +318,15 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
         n = 0
         for t in range(n_time):
             good = True
-            for b in range(n_band):
+            for b in range(n_power):
                 if not series[p, b, t] > 0 or math.isinf(series[p, b, t]):
                     good = False
+            if matrices and good:
+                power = float(series[p, 0, t]) * series[p, 1, t]
+                cross = float(series[p, 2, t]) ** 2 + float(series[p, 3, t]) ** 2
+                good = power - cross > LEAST_DET * power
             if good:
-                for b in range(n_band):
+                for b in range(n_value):
                     values[b, n] = series[p, b, t]
                 dates[n] = t
                 n += 1
@@ -284,7 +338,7 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
             own = float(enl[p, b])
             for i in range(n):
                 plain[b, i] = own
-                looks[b, i] = date_looks(own, slope[p, b], sigma[p, min(dates[i], sigma.shape[1] - 1)], n_band)
+                looks[b, i] = date_looks(own, slope[p, b], sigma[p, min(dates[i], sigma.shape[1] - 1)], n_power)
                 widened = widened or looks[b, i] < own
         x = values[:, :n]
         w = looks[:, :n]
@@ -308,10 +362,12 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
             spare[0] = found[i] - low
             size = 0.0
             up = 0
-            for b in range(n_band):
+            for b in range(n_power):
                 step = _step_db(x, w, b, low, found[i], high)
-                size += step / n_band
+                size += step / n_power
                 up += 1 if step > 0 else -1
+            if matrices and up != 0 and not _same_sign(x, w, low, found[i], high):
+                up = 0
             if i < max_breaks:
                 break_date[p, i] = dates[found[i]]
                 break_magnitude[p, i] = size
@@ -323,7 +379,7 @@ def omnibus(series, enl, slope, sigma, d0, alpha, prior, spread, min_obs, max_br
                 strongest[p] = dates[found[i]]
                 previous[p] = dates[found[i] - 1]
                 magnitude[p] = size
-                direction[p] = 1 if up == n_band else (-1 if up == -n_band else 0)
+                direction[p] = 1 if up == n_power else (-1 if up == -n_power else 0)
     return (
         n_obs, n_changes, flag, first, last, strongest, previous, magnitude, direction, probability, p_gate,
         break_date, break_magnitude, break_probability,
@@ -336,11 +392,32 @@ def _step_db(values, looks, band, low, at, high):
     after = 0.0
     weight_before = 0.0
     weight_after = 0.0
+    row = min(band, looks.shape[0] - 1)
     for t in range(low, high):
         if t < at:
-            before += looks[band, t] * values[band, t]
-            weight_before += looks[band, t]
+            before += looks[row, t] * values[band, t]
+            weight_before += looks[row, t]
         else:
-            after += looks[band, t] * values[band, t]
-            weight_after += looks[band, t]
+            after += looks[row, t] * values[band, t]
+            weight_after += looks[row, t]
     return 10 * math.log10(after / weight_after * weight_before / before)
+
+
+@njit(nogil=True, cache=True)
+def _same_sign(values, looks, low, at, high):
+    """Whether the step of a matrix is up, or down, whichever way one looks (Loewner order: its eigenvalues' signs)."""
+    step = np.zeros(4)
+    for i in range(4):
+        before = 0.0
+        after = 0.0
+        weight_before = 0.0
+        weight_after = 0.0
+        for t in range(low, high):
+            if t < at:
+                before += looks[0, t] * values[i, t]
+                weight_before += looks[0, t]
+            else:
+                after += looks[0, t] * values[i, t]
+                weight_after += looks[0, t]
+        step[i] = after / weight_after - before / weight_before
+    return step[0] * step[1] > step[2] ** 2 + step[3] ** 2

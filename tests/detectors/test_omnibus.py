@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from benchmarks.sar_stack import wishart
 from geoalign import ConfigError, StackError, check_changes, detect, new_stack
-from geoalign.detectors.omnibus import Omnibus
+from geoalign.detectors.omnibus import C2_BANDS, Omnibus
 from geoalign.types.changes import WHY
 
 
@@ -116,3 +117,26 @@ def test_mistakes_are_named():
     mixed = stack.assign_coords(orbit=("time", [44, 117] * 3))
     with pytest.raises(StackError, match="mixes the relative orbits 44, 117"):
         Omnibus().detect(mixed)
+
+
+@pytest.mark.parametrize("enl", [6, None])
+def test_matrices_are_tested_where_given(enl):
+    values = wishart((60, 60, 20), 6, [[0.1, 0.04], [0.04, 0.02]], seed=4)
+    values[:20, :20, :, 12:] = wishart((20, 20, 8), 6, [[0.1, -0.02], [-0.02, 0.02]], seed=5)
+    bands = {name: values[:, :, i].transpose(2, 0, 1).astype(np.float32) for i, name in enumerate(C2_BANDS)}
+    stack = new_stack(bands, np.datetime64("2024-01-01") + 12 * np.arange(20))
+    found = Omnibus(enl=enl).detect(stack)
+    hit = found.n_changes.values > 0
+    assert hit[:20, :20].mean() > 0.95
+    assert 0.002 < hit[:, 20:].mean() < 0.016
+    lazy = Omnibus(enl=enl).detect(stack.chunk({"time": 5, "y": 23, "x": 31})).compute()
+    xr.testing.assert_identical(lazy, found)
+
+
+def test_two_intensities_without_their_covariance_are_refused():
+    stack = new_stack(
+        {"c11": np.ones((4, 5, 5)), "c22": np.ones((4, 5, 5))},
+        np.arange("2024-01-01", "2024-01-05", 1, "datetime64[D]"),
+    )
+    with pytest.raises(StackError, match="no backscatter band"):
+        Omnibus().detect(stack)

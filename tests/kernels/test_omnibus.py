@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.sar_stack import speckle
+from benchmarks.sar_stack import speckle, wishart
 from geoalign.kernels.omnibus import best_step, breaks_of, equal_means, gate, ln_evidence, omnibus, tail, wider
 from tests.naive import omnibus_z
 
@@ -201,3 +201,71 @@ def test_correlated_dates_are_allowed_for():
     flagged = [(run(np.ascontiguousarray(series), lag=r)[1] > 0).mean() for r in (0.0, 0.3)]
     assert flagged[0] > 0.05
     assert flagged[1] < 0.012
+
+
+CORRELATED = [[0.1, 0.03 + 0.01j], [0.03 - 0.01j, 0.02]]
+
+
+def of_matrices(series, looks, alpha=0.01):
+    one = np.full((len(series), 1), float(looks))
+    return omnibus(series, one, 0 * one, 0 * one, np.inf, alpha, 0.1, 0.9, 3, 3)
+
+
+def conradsen_covariances(values, looks):
+    """The omnibus of k matrices of 2 x 2 and equal looks, as written: (z, f, omega2, ln Q)."""
+    k, p = values.shape[1], 2
+    c = np.array([[values[0], values[2] + 1j * values[3]], [values[2] - 1j * values[3], values[1]]]).transpose(2, 0, 1)
+    ln_det = np.log(np.linalg.det(looks * c).real).sum()
+    ln_q = looks * (p * k * np.log(k) + ln_det - k * np.log(np.linalg.det(looks * c.sum(axis=0)).real))
+    f = (k - 1) * p**2
+    rho = 1 - (2 * p**2 - 1) / (6 * (k - 1) * p) * (k / looks - 1 / (looks * k))
+    omega = p**2 * (p**2 - 1) / (24 * rho**2) * (k / looks**2 - 1 / (looks * k) ** 2)
+    return -2 * rho * ln_q, f, omega - p**2 * (k - 1) / 4 * (1 - 1 / rho) ** 2, ln_q
+
+
+@pytest.mark.parametrize("n_time", [2, 9])
+def test_q_of_matrices_is_conradsens_where_looks_are_equal(n_time):
+    values = wishart((n_time,), 5, CORRELATED)
+    found = equal_means(values, np.full((1, n_time), 5.0), 0, n_time, 0)
+    assert found == pytest.approx(conradsen_covariances(values, 5)[:3])
+
+
+def test_factors_of_matrices_multiply_to_q():
+    values = wishart((12,), 5, CORRELATED)
+    looks = np.full((1, 12), 5.0)
+
+    def ln_ratio(stop, n_part):
+        z, f, _ = equal_means(values, looks, 0, stop, n_part)
+        groups = np.full(12, 5.0) if n_part == 0 else np.array([5.0 * n_part, 5.0])
+        return -0.5 * z / (1 - 7 / (12 * (groups.size - 1)) * ((1 / groups).sum() - 1 / groups.sum()))
+
+    assert sum(ln_ratio(j, j - 1) for j in range(2, 13)) == pytest.approx(ln_ratio(12, 0), rel=1e-9)
+    assert ln_ratio(12, 0) == pytest.approx(conradsen_covariances(values, 5)[3])
+
+
+@pytest.mark.parametrize(("n_time", "looks"), [(5, 5), (20, 5), (20, 12)])
+def test_size_of_the_gate_of_matrices(n_time, looks):
+    flagged = of_matrices(wishart((30_000, n_time), looks, CORRELATED, seed=n_time).copy(), looks)[1] > 0
+    assert 0.007 < flagged.mean() < 0.014
+
+
+def test_a_change_of_the_correlation_alone_is_found_by_the_matrices_alone():
+    series = wishart((400, 20), 6, [[0.1, 0.04], [0.04, 0.02]])
+    series[..., 12:] = wishart((400, 8), 6, [[0.1, -0.02], [-0.02, 0.02]], seed=1)
+    n, strongest, direction = (of_matrices(series, 6)[i] for i in (1, 5, 8))
+    assert (n > 0).mean() > 0.98
+    assert (abs(strongest - 12) <= 1).mean() > 0.9
+    assert (direction == 0).all()
+    assert (run(series[:, :2].copy(), 6)[1] > 0).mean() < 0.05
+
+
+def test_a_matrix_that_grows_has_its_direction_and_one_that_is_none_is_not_observed():
+    series = wishart((200, 20), 6, CORRELATED)
+    series[..., 12:] *= 4
+    series[:50, 2, 3] = series[:50, 0, 3]
+    n_obs, n, *_, size, direction, _, _, _, _, _ = of_matrices(series, 6)
+    assert (n > 0).all()
+    assert (direction == 1).mean() > 0.99
+    assert np.median(size) == pytest.approx(6.02, abs=0.3)
+    assert (n_obs[:50] == 19).all()
+    assert (n_obs[50:] == 20).all()
