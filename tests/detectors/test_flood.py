@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from benchmarks.optical_worlds import optical, scores
 from geoalign import ConfigError, StackError, check_changes, detect
 from geoalign.types.changes import CONFIRMED, ENDED, WHY, changed
 from tests.detectors.ground import CANOPY, MUD, PLACES, ground, times
@@ -104,3 +105,17 @@ def test_dark_woods_are_no_water():
     assert CANOPY[3] > 0.2
     stack, _ = ground(seed=7)
     assert not changed(detect(stack, "flood")).isel(x=PLACES["forest"]).any()
+
+
+@pytest.mark.parametrize("options", [{}, {"water": "lake"}, {"water": "mud water"}, {"length": 12}])
+def test_kinds_of_water_under_irregular_dates_and_missed_clouds(options):
+    world = optical("flood", seed=1, shape=(72, 72), days=900, step=10, **options)
+    found = scores(world, detect(world.stack, "flood"))
+    assert found["f1"] > 0.93
+    assert found["false"] < 0.002
+    assert found["median"] <= 1
+
+
+def test_missed_clouds_and_shadows_in_heaps_are_no_flood():
+    world = optical(None, seed=9, shape=(72, 72), days=900, step=10, missed=0.02, shadow=0.01)
+    assert changed(detect(world.stack, "flood")).mean() < 0.001
