@@ -59,12 +59,29 @@ def _tasseled(weights):
     return weigh
 
 
+def _ndfi(*bands):
+    """Fractions of the six bands' light; NaN where a cloud or nothing but shade is seen."""
+    from geoalign.kernels.unmix import ENDMEMBERS, ndfi, solutions
+
+    maps = solutions(ENDMEMBERS)
+
+    def compute(*blocks):
+        shape = np.shape(blocks[0])
+        flat = [np.ascontiguousarray(b, np.float32).reshape(1, -1) for b in blocks]
+        return ndfi(*flat, ENDMEMBERS, *maps).reshape(shape)
+
+    if any(isinstance(b, da.Array) for b in bands):
+        return da.map_blocks(compute, *bands, dtype=np.float32)
+    return compute(*bands)
+
+
 _SIX = ("blue", "green", "red", "nir", "swir1", "swir2")
 
 INDICES: dict[str, Index] = {
     i.name: i
     for i in (
         Index("ndvi", "normalised difference vegetation index", ("nir", "red"), _difference, "Rouse et al. 1974"),
+        Index("ndfi", "normalised difference fraction index", _SIX, _ndfi, "Souza et al. 2005"),
         Index("evi", "enhanced vegetation index", ("blue", "red", "nir"), _evi, "Huete et al. 2002"),
         Index(
             "evi2", "two-band enhanced vegetation index", ("red", "nir"),

@@ -23,6 +23,7 @@ def stack():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ndfi", 0.639522),  # fractions by SciPy's nnls
         ("ndvi", 0.24 / 0.36),
         ("evi", 2.5 * 0.24 / (0.30 + 0.36 - 0.375 + 1)),
         ("evi2", 2.5 * 0.24 / (0.30 + 0.144 + 1)),
