@@ -39,8 +39,8 @@ BOUNDS = {"vv": (-28.0, -11.0), "hh": (-28.0, -11.0), "vh": (-28.0, -17.0), "hv"
 STATIC = ("water_occurrence", "layover", "slope_deg", "hand_m", "incidence_deg")
 """Coordinates (y, x) of a stack that are used where they are there."""
 PATCH_PX = 3
-GROW_PX = 3
-"""How far a flood grows from where it is sure into what changed likewise."""
+GROW_PX = 24
+"""How far a flood grows from where its classes show it into what changed likewise: a patch is flood as a whole."""
 IN_SIGHT = 0.2
 """Share of what the other two votes call flood from which the scene's classes have the last word."""
 PERMANENT, STEEP_DEG, HIGH_M = 0.75, 15.0, 30.0
