@@ -14,7 +14,7 @@ up again gives the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import literal_unroll, njit
 
 from geoalign.kernels.harmonic import TREND_SD, autocorrelation, choose_order, predict, robust_fit
 from geoalign.kernels.watch_charts import chart, returned
@@ -142,7 +142,6 @@ def learn(series, x, years, step, order):
     return beta_out, spread, noise, memory, freedom, n_obs, last, before
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
 def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, memory, steep, before, freedom, n_obs,
          n_watched, last, evidence, size, n_since, since, after, by, outcome, confirmed, over):  # fmt: skip
     """Take scenes into the state, in order.
@@ -163,13 +162,47 @@ def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, 
 
     Returns the state that changes, new arrays, in the same order (without memory and steep).
     """
+    old = (beta, spread, noise, before, freedom, n_obs, n_watched, last, evidence, size, n_since, since, after, by,
+           outcome, confirmed, over)  # fmt: skip
+    new = _room(old)
+    _fold(
+        series,
+        x,
+        gap,
+        shift,
+        usual,
+        cost,
+        first,
+        bound,
+        memory,
+        steep,
+        tuple(zip(map(_rows, old), map(_rows, new))),
+        new,
+    )
+    return new
+
+
+def _room(arrays):
+    """Empty arrays of the same shapes and types in one piece of memory: in many, each 4 kB cost a page fault."""
+    places = np.cumsum([0, *(-(-a.nbytes // 64) * 64 for a in arrays)])
+    room = np.empty(places[-1], np.uint8)
+    return tuple(room[p : p + a.nbytes].view(a.dtype).reshape(a.shape) for p, a in zip(places, arrays))
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copied, new):
+    """`fold` into arrays `new` of any content: each block is copied there and taken through all scenes.
+
+    copied : pairs (old, new) of the arrays of the state that change, as (k, n_pixel)
+    """
+    (beta, spread, noise, before, freedom, n_obs, n_watched, last, evidence, size, n_since, since, after, by,
+     outcome, confirmed, over) = new  # fmt: skip
     n_scene, n_pixel = series.shape
     p = x.shape[1]
-    beta, spread, noise, before = beta.copy(), spread.copy(), noise.copy(), before.copy()
-    freedom, n_obs, n_watched, last = freedom.copy(), n_obs.copy(), n_watched.copy(), last.copy()
-    evidence, size, n_since = evidence.copy(), size.copy(), n_since.copy()
-    since, after, by = since.copy(), after.copy(), by.copy()
-    outcome, confirmed, over = outcome.copy(), confirmed.copy(), over.copy()
     one = np.float32(1.0)
     zero = np.float32(0.0)
     work = np.empty((14, BLOCK), np.float32)
@@ -180,6 +213,12 @@ def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, 
     for begin in range(0, n_pixel, BLOCK):
         end = min(begin + BLOCK, n_pixel)
         n = end - begin
+        for pair in literal_unroll(copied):
+            source, copy = pair
+            for r in range(copy.shape[0]):
+                taken, kept = source[r, begin:end], copy[r, begin:end]
+                for i in range(n):  # from 0 on slices, or it does not vectorise
+                    kept[i] = taken[i]
         e, h, sd, u, v = work[0, :n], work[1, :n], work[2, :n], work[3, :n], work[4, :n]
         decay, white, g, a, b = work[5, :n], work[6, :n], work[7, :n], work[8, :n], work[9, :n]
         room, top, old, keep = work[10, :n], work[11, :n], work[12, :n], work[13, :n]
@@ -243,8 +282,12 @@ def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, 
                 chart(side, own, cost[k], number, bound, on, e, sd, v, white, state, evidence[d, begin:end],
                       size[d, begin:end], n_since[d, begin:end], since[d, begin:end], after[d, begin:end],
                       by[d, begin:end], top, old, keep, a, b)  # fmt: skip
-                returned(side, own, number, on, sd, v, white, state, size[d, begin:end], evidence[other, begin:end],
-                         n_since[other, begin:end], since[other, begin:end], back, when)  # fmt: skip
+                n_own = 0
+                for i in range(n):
+                    n_own += 1 if state[i] == own else 0
+                if n_own > 0:
+                    returned(side, own, number, on, sd, v, white, state, size[d, begin:end], evidence[other, begin:end],
+                             n_since[other, begin:end], since[other, begin:end], back, when)  # fmt: skip
             for d in range(2):
                 own = np.uint8(d + 1)
                 strong, length = evidence[d, begin:end], n_since[d, begin:end]
@@ -252,6 +295,11 @@ def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, 
                 for i in range(n):
                     hit = on[i] and state[i] == 0 and length[i] >= 3 and strong[i] >= bound
                     g[i] = one if hit else zero
+                n_hit = 0
+                for i in range(n):
+                    n_hit += 1 if g[i] > 0 else 0
+                if n_hit == 0:
+                    continue
                 for i in range(n):
                     when[i] = number if g[i] > 0 else when[i]
                 for i in range(n):
@@ -305,5 +353,3 @@ def fold(series, x, gap, shift, usual, cost, first, bound, beta, spread, noise, 
                 recent[i] = number if on[i] else recent[i]
             for i in range(n):
                 watched[i] += np.uint16(1) if on[i] else np.uint16(0)
-    return (beta, spread, noise, before, freedom, n_obs, n_watched, last, evidence, size, n_since, since, after, by,
-            outcome, confirmed, over)  # fmt: skip
