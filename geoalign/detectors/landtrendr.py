@@ -36,7 +36,7 @@ class LandTrendr:
     Parameters
     ----------
     p_value : float
-        Of F, above which a pixel is left flat. The paper's is 0.05, at which over twice as many stable ones are not.
+        Of F, above which a pixel is left flat. The paper's is 0.05, at which about twice as many stable ones are not.
     max_segments : int
         Pieces at most.
     max_years : number
@@ -79,7 +79,8 @@ class LandTrendr:
     Kennedy, Yang and Cohen (2010), Detecting trends in forest disturbance and recovery using yearly Landsat time
     series: 1. LandTrendr, doi:10.1016/j.rse.2010.07.008. We differ in the yearly value (a median, not the observation
     nearest to one day) and in taking the values at the vertices from least squares, which is linear, where no anchored
-    fit passes; the interval and `probability` are ours.
+    fit passes; vertices are culled by angles in which a year is as long
+    as the range of the values; falls that follow each other are one change; the interval and `probability` are ours.
 
     Examples
     --------
