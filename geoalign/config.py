@@ -68,6 +68,26 @@ class Vectors(_Section):
     formats: tuple[Literal["gpkg", "fgb", "geojson", "parquet"], ...] = ("gpkg",)
 
 
+class Monitoring(_Section):
+    """How a site is watched (`geoalign monitor`).
+
+    since : watching starts; scenes before are the baseline; refit_days : a new version of the models every so many
+    days after `since`, of all that was observed before it (0: never); grace_hours : how long a scene that lacks a band
+    waits for the rest; revisit_days : usual time between scenes (None: as in the baseline), stale after 2.5 of them;
+    tile_px : side of the tiles that state and evidence are cut into; keep : generations that stay for their readers;
+    lease_minutes : how long the lock of a machine that is not heard of is respected; feeds : files of the alerts
+    """
+
+    since: str | None = None
+    refit_days: float = Field(default=0.0, ge=0)
+    grace_hours: float = Field(default=24.0, ge=0)
+    revisit_days: float | None = Field(default=None, gt=0)
+    tile_px: int = Field(default=512, ge=16)
+    keep: int = Field(default=5, ge=2)
+    lease_minutes: float = Field(default=10.0, gt=0)
+    feeds: tuple[Literal["gpkg", "geojson", "parquet", "stac"], ...] = ("gpkg", "geojson", "parquet", "stac")
+
+
 class Config(_Section):
     """A site, checked. Made by `load_config` or `parse_config`; frozen.
 
@@ -89,6 +109,7 @@ class Config(_Section):
     mask: dict[str, dict[str, Any]] = Field(default_factory=dict)
     detect: tuple[Detect, ...] = ()
     vectors: Vectors = Vectors()
+    monitor: Monitoring = Monitoring()
     folder: Path = Path()
 
     @cached_property
@@ -360,5 +381,5 @@ _NEEDED = {
 
 
 def _model_at(model, loc):
-    sections = {"grid": Grid, "vectors": Vectors, "detect": Detect}
+    sections = {"grid": Grid, "vectors": Vectors, "detect": Detect, "monitor": Monitoring}
     return next((sections[p] for p in loc if p in sections), model)

@@ -33,6 +33,7 @@ def check(raw, folder, problems) -> None:
     _check_register(raw, problems)
     _check_masks(raw, problems)
     _check_detectors(raw, problems)
+    _check_monitor(raw, problems)
 
 
 class Problems:
@@ -226,6 +227,12 @@ def _by_sensor(raw, name):
     for sensor in sensors_of(raw):
         if isinstance(section.get(sensor), dict):
             yield (name, sensor), section[sensor]
+
+
+def _check_monitor(raw, problems):
+    since = _table(raw, "monitor").get("since")
+    if isinstance(since, str):
+        _check_dates([since], ("monitor", "since"), problems)
 
 
 def _check_detectors(raw, problems):
