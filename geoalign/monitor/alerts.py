@@ -30,7 +30,8 @@ class Alert:
     date_first : scene at which the alert was born; date_confirmed, date_end, date_retracted : scene at which it became
     so, "" where it has not; all dates ISO days, UTC; probability, magnitude : means over its pixels; direction : -1 to
     1; n_pixels, area_ha : its extent; row, col : seed pixel; episode : how many alerts this seed had before; n_obs :
-    usable observations at the seed; scenes : ids of the scenes at which its status moved, in order; baseline : version of the model that saw it; runs : extent as (row, first col, last col + 1), row by row;
+    usable observations at the seed; scenes : ids of the scenes at which its status moved, in order; baseline : version
+    of the model that saw it; runs : extent as (row, first col, last col + 1), row by row;
     revision : how often it has been published with another content, from 1; 0 = not published yet
     """
 
