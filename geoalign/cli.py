@@ -151,8 +151,13 @@ def demo(
 @app.command()
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Where the scenes and their truth are written.", show_default=False)],
-    size: Annotated[int, typer.Option(min=32, help="Side of the scenes, px.")] = 256,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Side of the scenes, px; 256, with --monitoring 192.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same scenes.")] = 0,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="A site to be watched, with the disorder of real deliveries.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Write simulated optical and SAR scenes with known shifts, changes and dates, and a site file for them."""
@@ -160,6 +165,9 @@ def simulate(
     from geoalign.simulation import simulate as make
 
     make_folder(folder)
+    if monitoring:
+        return _simulate_monitoring(folder, size or 192, seed, json)
+    size = size or 256
     made = make(folder, size=size, seed=seed)
     counts = {sensor: len(made.recipe.of(sensor)) for sensor in ("optical", "sar")}  # asks for no pixel
     document = {
@@ -172,6 +180,21 @@ def simulate(
         return _print_json(document)
     _out(f"{counts['optical']} optical and {counts['sar']} SAR scenes of {size} x {size} px in {folder}")
     _out(f"next: geoalign run {folder / 'site.toml'}")
+    return 0
+
+
+def _simulate_monitoring(folder, size, seed, json) -> int:
+    from collections import Counter
+
+    from geoalign.simulation import simulate_monitoring
+
+    made = simulate_monitoring(folder, size=size, seed=seed)
+    counts = dict(Counter(d.what for d in made.deliveries))
+    files = {"site": str(made.site), "truth": str(folder / "truth"), "arrivals": str(folder / "arrivals.csv")}
+    if json:
+        return _print_json({"folder": str(folder), **files, "deliveries": counts})
+    _out(f"{len(made.deliveries)} deliveries of scenes of {size} x {size} px in {folder}: {_short(counts)}")
+    _out(f"next: geoalign monitor {made.site} --replay")
     return 0
 
 

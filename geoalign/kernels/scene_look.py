@@ -27,8 +27,8 @@ def optical_look(bands, shown, rng, *, salt, shadow, level, gain, offset, noise)
     ndvi = (bands[3] - bands[2]) / np.maximum(bands[3] + bands[2], 0.01)
     classes = np.where(ndvi > 0.35, 4, 5)
     classes[(bands[3] < 0.09) & (ndvi < 0.2)] = 6
-    # a cloud mask misses some places altogether
-    seen = maths.smooth_field(*shown, 16.0, salt + 57) < _MISSED
+    # a cloud mask misses some places altogether, but no overcast sky
+    seen = (maths.smooth_field(*shown, 16.0, salt + 57) < _MISSED) | np.isneginf(level)
     classes[(depth > 0.15) & seen] = 3
     classes[(opacity > 0.15) & seen] = 8
     classes[(opacity > 0.60) & seen] = 9

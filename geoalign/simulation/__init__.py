@@ -17,6 +17,7 @@ from geoalign.errors import ConfigError
 from geoalign.kernels.scene_look import lost
 from geoalign.kernels.scene_values import OPTICAL_BANDS, SAR_BANDS
 from geoalign.simulation.files import write_simulation
+from geoalign.simulation.monitoring import MonitoredSite, simulate_monitoring
 from geoalign.simulation.recipe import EVENT_KINDS, WARP_KINDS, Recipe, Scene, make_recipe
 from geoalign.simulation.render import render_tile, tiles
 from geoalign.simulation.truth import Truth, truth_of
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
-__all__ = ["EVENT_KINDS", "WARP_KINDS", "Recipe", "Scene", "Simulation", "Truth", "simulate", "simulate_demo"]
+__all__ = ["EVENT_KINDS", "WARP_KINDS", "MonitoredSite", "Recipe", "Scene", "Simulation", "Truth", "simulate",
+           "simulate_demo", "simulate_monitoring"]  # fmt: skip
 
 
 def simulate(

@@ -63,12 +63,14 @@ def _describe(recipe, scene, file):
     common = {"scene": scene.name, "datetime": f"{scene.time:%Y-%m-%dT%H:%M:%S}Z"}
     if scene.sensor == "optical":
         names = (*OPTICAL_BANDS, "scl")
-        tags = {"sensor": "sentinel-2a", "product": "sentinel2-l2a", "processing_baseline": "05.10"}
+        tags = {"sensor": "sentinel-2a", "product": "sentinel2-l2a", "processing_baseline": scene.baseline}
     else:
         names = SAR_BANDS
         tags = {"sensor": "sentinel-1a", "product": "sentinel1-rtc", "orbit": "44", "units": "power"}
         tags["enl"] = f"{recipe.looks:g}"
         file.scales, file.offsets = SAR_SCALE, (0.0, 0.0)
+    if scene.tile:
+        tags["tile"] = scene.tile
     file.update_tags(**common, **tags)
     for index, name in enumerate(names, start=1):
         file.set_band_description(index, name)

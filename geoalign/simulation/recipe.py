@@ -35,6 +35,8 @@ class Scene:
     shadow: tuple[float, float] = (0.0, 0.0)
     gain: tuple[float, ...] = ()
     offset: tuple[float, ...] = ()
+    baseline: str = "05.10"
+    tile: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,22 @@ def make_recipe(
     crs,
     origin,
     resolution_m,
+    span_days=SPAN_DAYS,
+    quiet_days=SPAN_DAYS / 2,
 ) -> Recipe:
-    """All that is random about a simulation, drawn from its seed; options as in `simulate`."""
+    """All that is random about a simulation, drawn from its seed; options as in `simulate`.
+
+    span_days : how long it is looked at; quiet_days : before that nothing happens, where there are optical scenes
+    """
     kinds = _check(locals())
     root = np.random.SeedSequence(seed)
     salt = int(root.generate_state(1)[0] >> 4)
     geobox = GeoBox((size, size), Transform(resolution_m, 0, origin[0], 0, -resolution_m, origin[1]), crs)
     macro = float(size if 128 <= size <= 512 else 256)
     begin = pd.Timestamp(start).normalize()
-    sar_begin = max(SPAN_DAYS - 12 * n_sar, 0) if "sar" in sensors else 0
+    sar_begin = max(span_days - 12 * n_sar, 0) if "sar" in sensors else 0
     plan = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    window = (float(max(sar_begin, SPAN_DAYS / 2)), float(SPAN_DAYS))
+    window = (float(max(sar_begin, quiet_days)), float(span_days))
     planted = plan_events(plan, size, macro, salt, kinds, window)
 
     scenes, references = [], {}
@@ -97,7 +104,7 @@ def make_recipe(
         if sensor not in sensors:
             continue
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, stream)))
-        times = _times(sensor, n, begin, sar_begin)
+        times = _times(sensor, n, begin, sar_begin, span_days)
         control = int(np.argmin(np.abs(times.dayofyear - 180) + 1000 * (times > begin + pd.Timedelta(days=366))))
         control = control if sensor == "optical" else 0
         scales = rng.uniform(0.6, 1.4, n)
@@ -153,9 +160,9 @@ def _check(options):
     return kinds
 
 
-def _times(sensor, n, begin, sar_begin):
+def _times(sensor, n, begin, sar_begin, span_days):
     if sensor == "optical":
-        days = np.round(np.arange(n) * (SPAN_DAYS / n))
+        days = np.round(np.arange(n) * (span_days / n))
         return pd.DatetimeIndex([begin + pd.Timedelta(days=d, hours=10, minutes=10) for d in days])
     return pd.DatetimeIndex([begin + pd.Timedelta(days=sar_begin + 12 * k, hours=5, minutes=17) for k in range(n)])
 
