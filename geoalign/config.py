@@ -68,6 +68,47 @@ class Vectors(_Section):
     formats: tuple[Literal["gpkg", "fgb", "geojson", "parquet"], ...] = ("gpkg",)
 
 
+class Webhook(_Section):
+    """Where alerts are sent (`[[monitor.webhook]]`): each revision as one signed POST, at least once.
+
+    name : what it is called in logs and in the outbox; url : https; secret : the environment variable that holds the
+    key of the signature, never the key itself; statuses, themes : only those (None: all themes); timeout_s : for each
+    answer; allow_private : let it be http, or an address of this machine or a private network
+    """
+
+    name: str = Field(min_length=1)
+    url: str
+    secret: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    statuses: tuple[Literal["first", "provisional", "confirmed", "ended", "retracted"], ...] = (
+        "confirmed",
+        "ended",
+        "retracted",
+    )
+    themes: tuple[str, ...] | None = None
+    timeout_s: float = Field(default=10.0, gt=0, le=120)
+    allow_private: bool = False
+
+
+class Area(_Section):
+    """An area of interest (`[[monitor.area]]`): `geoalign digest` says what is new in it. path : GeoJSON, in degrees"""
+
+    name: str = Field(min_length=1)
+    path: str
+
+
+class Budget(_Section):
+    """How many false alarms are accepted (`[monitor.budget]`), and the chart that watches over it.
+
+    alarms_per_1000km2_month : of confirmed alerts on ground where nothing happened; expected_per_1000km2_month : real
+    changes that are usual there; months : span over which the rate must have doubled to be told; false_per_years : how
+    often, in years, the chart itself may be wrong
+    """
+
+    alarms_per_1000km2_month: float = Field(gt=0)
+    expected_per_1000km2_month: float = Field(default=0.0, ge=0)
+    false_per_years: float = Field(default=10.0, gt=0)
+
+
 class Monitoring(_Section):
     """How a site is watched (`geoalign monitor`).
 
@@ -75,7 +116,8 @@ class Monitoring(_Section):
     days after `since`, of all that was observed before it (0: never); grace_hours : how long a scene that lacks a band
     waits for the rest; revisit_days : usual time between scenes (None: as in the baseline), stale after 2.5 of them;
     tile_px : side of the tiles that state and evidence are cut into; keep : generations that stay for their readers;
-    lease_minutes : how long the lock of a machine that is not heard of is respected; feeds : files of the alerts
+    lease_minutes : how long the lock of a machine that is not heard of is respected; feeds : files of the alerts;
+    webhook, area, budget : see there
     """
 
     since: str | None = None
@@ -86,6 +128,9 @@ class Monitoring(_Section):
     keep: int = Field(default=5, ge=2)
     lease_minutes: float = Field(default=10.0, gt=0)
     feeds: tuple[Literal["gpkg", "geojson", "parquet", "stac"], ...] = ("gpkg", "geojson", "parquet", "stac")
+    webhook: tuple[Webhook, ...] = ()
+    area: tuple[Area, ...] = ()
+    budget: Budget | None = None
 
 
 class Config(_Section):
@@ -381,5 +426,6 @@ _NEEDED = {
 
 
 def _model_at(model, loc):
-    sections = {"grid": Grid, "vectors": Vectors, "detect": Detect, "monitor": Monitoring}
-    return next((sections[p] for p in loc if p in sections), model)
+    sections = {"grid": Grid, "vectors": Vectors, "detect": Detect, "monitor": Monitoring, "webhook": Webhook,
+                "area": Area, "budget": Budget}  # fmt: skip
+    return next((sections[p] for p in reversed(loc) if p in sections), model)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from geoalign.registry import detector_options
 
@@ -33,7 +34,7 @@ def check(raw, folder, problems) -> None:
     _check_register(raw, problems)
     _check_masks(raw, problems)
     _check_detectors(raw, problems)
-    _check_monitor(raw, problems)
+    _check_monitor(raw, folder, problems)
 
 
 class Problems:
@@ -229,10 +230,39 @@ def _by_sensor(raw, name):
             yield (name, sensor), section[sensor]
 
 
-def _check_monitor(raw, problems):
-    since = _table(raw, "monitor").get("since")
+def _check_monitor(raw, folder, problems):
+    section = _table(raw, "monitor")
+    since = section.get("since")
     if isinstance(since, str):
         _check_dates([since], ("monitor", "since"), problems)
+    for kind in ("webhook", "area"):
+        items = section.get(kind, [])
+        items = [(i, item) for i, item in enumerate(items if isinstance(items, list) else []) if isinstance(item, dict)]
+        names = [item.get("name") for _, item in items]
+        for i, item in items:
+            if names.index(item.get("name")) < i:
+                problems.add(("monitor", kind, i, "name"), f"{item['name']!r} is there twice; deliveries need one each")
+            (_check_webhook if kind == "webhook" else _check_area)(item, folder, ("monitor", kind, i), problems)
+
+
+def _check_webhook(item, folder, where, problems):
+    url = item.get("url")
+    if not isinstance(url, str):
+        return
+    allowed = ("https", "http") if item.get("allow_private") is True else ("https",)
+    parts = urlsplit(url)
+    if parts.scheme not in allowed or not parts.hostname:
+        problems.add(
+            (*where, "url"), f"must be an {' or '.join(allowed)} address (http only with allow_private = true)"
+        )
+    elif parts.username or parts.password:
+        problems.add((*where, "url"), "holds a password; give it as a path or query of its own, or none")
+
+
+def _check_area(item, folder, where, problems):
+    path = item.get("path")
+    if isinstance(path, str) and not os.path.isfile(absolute(folder, path)):
+        problems.add((*where, "path"), f"{path!r} is not there; give a GeoJSON file of polygons, in degrees")
 
 
 def _check_detectors(raw, problems):

@@ -6,10 +6,8 @@ unreadable block raises StackError and names its file.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import socket
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geoalign.errors import StackError
+from geoalign.io.address import resolved
 from geoalign.io.tiff import MAX_BANDS, MAX_BLOCK_BYTES, MAX_PIXELS, check_tiff
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
@@ -96,15 +95,7 @@ def _check_host(address, trusted_host):
     host = parts.hostname or ""
     if trusted_host is not None and parts.netloc == trusted_host:
         return
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 443, proto=socket.IPPROTO_TCP)}
-    except (OSError, UnicodeError) as err:
-        raise StackError(f"{shown_path(address)} can't be reached: the host {host!r} is not known ({err}).") from err
-    for ip in found:
-        if not ipaddress.ip_address(ip.split("%")[0]).is_global:
-            raise StackError(
-                f"{shown_path(address)} is refused: {host} is an address of this machine or a private network ({ip})."
-            )
+    resolved(host, parts.port or 443, shown_path(address))
 
 
 def shown_path(address):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pystac
 
 from geoalign.errors import StackError
+from geoalign.io.address import Pinned
 from geoalign.io.geotiff import check_path, is_remote
 
 _TIMEOUT_S = 30
@@ -64,7 +65,7 @@ class Documents(pystac.StacIO):
 
     def _fetch(self, address):
         shown = address.split("?")[0]
-        opener = urllib.request.build_opener(_Redirects(self.trusted_host))
+        opener = urllib.request.build_opener(_Redirects(self.trusted_host), Pinned(self.trusted_host))
         request = urllib.request.Request(address, headers={"Accept": "application/geo+json, application/json"})
         for attempt in range(_TRIES):
             try:
