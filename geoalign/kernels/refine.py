@@ -9,26 +9,39 @@ from scipy.ndimage import spline_filter
 
 from geoalign.kernels.spline import bspline_weights
 
+TINY = 1e-6
 
-def band_pass(image, fine, broad):
+
+def band_pass(image, fine, broad, share=0.0):
     """Local structure between two scales: Gaussian mean of `fine` px minus Gaussian mean of `broad` px.
 
     image : (row, col), NaN = not observed; means are taken over the observed pixels only
     fine, broad : standard deviations, px
+    share : pixels count as not observed where less than this of what the image has within `broad` of them was observed:
+        beside a gap the broad mean is of one side only, and two images with gaps at other places then differ
     Returns (values, valid): float64, and False where the image itself or most of what surrounds it (within `fine`) was
     not observed; values are 0 there.
     """
     seen = np.isfinite(image)
-    filled = np.where(seen, image, 0.0).astype(np.float64)
-    weight = seen.astype(np.float64)
-    low, high = _gauss(filled, fine), _gauss(filled, broad)
-    low_weight, high_weight = (
-        _gauss_of_ones(seen.shape, s) if seen.all() else _gauss(weight, s) for s in (fine, broad)
-    )
+    whole = bool(seen.all())
+    filled = image.astype(np.float64) if whole else np.where(seen, image, 0.0).astype(np.float64)
+    values, high = _gauss(filled, fine), _gauss(filled, broad)
+    if whole:
+        # the weight of an image without gaps is an outer product and needs no filter
+        (by_row, by_col), (by_row2, by_col2) = (_gauss_of_ones(seen.shape, s) for s in (fine, broad))
+        low_weight = by_row[:, None] * by_col
+        high /= np.maximum(by_row2[:, None] * by_col2, TINY)
+    else:
+        low_weight, high_weight = (_gauss(seen.astype(np.float64), s) for s in (fine, broad))
+        high /= np.maximum(high_weight, TINY)
     valid = seen & (low_weight > 0.9)
-    tiny = 1e-6
-    values = low / np.maximum(low_weight, tiny) - high / np.maximum(high_weight, tiny)
-    return np.where(valid, values, 0.0), valid
+    if share and not whole:
+        by_row, by_col = _gauss_of_ones(seen.shape, broad)
+        valid &= high_weight >= share * by_row[:, None] * by_col
+    values /= np.maximum(low_weight, TINY)
+    values -= high
+    values[~valid] = 0.0
+    return values, valid
 
 
 def _gauss(image, sigma):
@@ -37,10 +50,10 @@ def _gauss(image, sigma):
 
 
 def _gauss_of_ones(shape, sigma):
+    """What `_gauss` makes of ones, along rows and along columns."""
     taps = _taps(sigma)
     half = len(taps) // 2
-    rows, cols = (np.convolve(np.ones(n), taps) for n in shape)
-    return np.outer(rows[half : half + shape[0]], cols[half : half + shape[1]])
+    return [np.convolve(np.ones(n), taps)[half : half + n] for n in shape]
 
 
 def _taps(sigma):

@@ -29,6 +29,8 @@ AGREE_PX = 0.2
 """Answers of structure and of mutual information that are no further apart are taken as one; the latter is steadier."""
 CONFIRMED_PX = 0.1
 """How far tie points and all pixels together may disagree, beside their error, to count as one answer."""
+OVERLAID_PX = 1024
+"""Pixels along the shorter side that suffice to tell how the values of two images are related."""
 PROPORTION, BY_CHANCE = 1.5, 0.02
 """Values that explain more of the other image than so many times what proportion to them does are of another kind."""
 
@@ -182,7 +184,10 @@ def _curves(reference, moving, warp):
 
 def _overlaid(reference, moving, warp):
     """Both images decimated, the moving one warped, and where both are seen."""
-    factor = max(reference.factor, moving.factor) if reference.by_tiles or moving.by_tiles else 1
+    large = reference.by_tiles or moving.by_tiles
+    factor = max(reference.factor, moving.factor) if large else 1
+    if not large and min(reference.shape) >= 2 * OVERLAID_PX:
+        factor = min(reference.shape) // OVERLAID_PX
     ref, mov = reference.coarse(factor), moving.coarse(factor)
     rows, cols = np.mgrid[0 : ref.shape[0], 0 : ref.shape[1]].astype(float)
     rows, cols = warp.pull((rows + 0.5) * factor - 0.5, (cols + 0.5) * factor - 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,8 @@ COARSEST_PX = 100
 """Shortest side of the coarsest image."""
 COARSE_BAND = 0.7
 """Scale (px) of the structure used in decimated images."""
+BESIDE_GAPS = 0.9
+"""Share of a pixel's neighbourhood that must have been observed for it to take part."""
 STILL_PX, STILL_COARSE_PX = 0.003, 0.02
 """Change of the field below which the finest level is done, and one that only leads to the next."""
 SETTLED_PX = 0.1
@@ -57,10 +60,13 @@ class _Prepared:
 
     def __init__(self, ref, mov, factor, fine):
         self.factor, self.shape = factor, ref.shape
-        self.ref, ok = band_pass(ref, fine, 4 * fine)
-        self.by_row, self.by_col, self.known = flow.slopes(self.ref, ok)
-        mov, self.mov_ok = band_pass(mov, fine, 4 * fine)
-        self.mov = spline(mov)
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(band_pass, mov, fine, 4 * fine, BESIDE_GAPS)
+            self.ref, ok = band_pass(ref, fine, 4 * fine, BESIDE_GAPS)
+            mov, self.mov_ok = moving.result()
+            moving = pool.submit(spline, mov)
+            self.by_row, self.by_col, self.known = flow.slopes(self.ref, ok)
+            self.mov = moving.result()
 
     def settle(self, nodes, linear, turn, bends, *, held=None, steps=MOST_STEPS, still=STILL_PX, tries=0) -> _Fitted:
         """Gauss-Newton steps until the field stands still.

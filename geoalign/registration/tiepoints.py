@@ -35,6 +35,8 @@ MAX_SIDE = 13
 """Windows along an axis at most: 169 in all bound the work on an image of any size."""
 BATCH = 64
 """Windows of tiles that are searched at a time."""
+THREADED_PX = 2**19
+"""Pixels in the windows of an image held whole from which they are shared among threads."""
 DENSE_SIDE, DENSE_PX = 32, 64
 """The same for a field of a large image, and the side of its windows, px."""
 
@@ -334,21 +336,27 @@ class Level:
         """One least-squares step of every window: (n, 12) as `window_step` gives them."""
         size = self.windows.size
         out = np.empty((len(self.windows.start), 12))
+        places = warp.pull(*self.windows.grid()) if self.whole else None
 
-        def one(k, rows, cols):
+        def one(k):
             values, valid = self.prepared("ref", k, fine)
             coef, ok = self.prepared("mov", k, fine)
+            rows, cols = warp.pull(*self.windows.pixels(k)) if places is None else (places[0][k], places[1][k])
             r, c = self.windows.start[k] - self.ref_at[k]
             at = self.mov_at[k]
             out[k] = window_step(values, valid, r, c, size, size, coef, ok, rows - at[0], cols - at[1])
 
+        every = range(len(out))
         if self.whole:
-            for k, (rows, cols) in enumerate(zip(*warp.pull(*self.windows.grid()))):
-                one(k, rows, cols)
+            for which in ("ref", "mov"):
+                self.prepared(which, 0, fine)
+        if self.whole and places[0].size < THREADED_PX:
+            for k in every:
+                one(k)
         else:
             # tiles are prepared independently of each other, and there may be a thousand of them
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(lambda k: one(k, *warp.pull(*self.windows.pixels(k))), range(len(out))))
+                list(pool.map(one, every))
         return out
 
     @cached_property
