@@ -12,6 +12,7 @@ import pandas as pd
 
 from geoalign.errors import ConfigError
 from geoalign.io.atomic import atomic, safe_name
+from geoalign.io.lonlat import footprint
 from geoalign.io.style import STATUS_COLOURS
 from geoalign.types.changes import STATUS, WHY
 from geoalign.types.stack import geobox_of
@@ -157,6 +158,43 @@ def write_collection(path, items, *, title: str = "", description: str = "") -> 
     return _write(path, collection.to_dict(include_self_link=False, transform_hrefs=False))
 
 
+def write_feed_item(path, geobox, files, *, name, title, created, start, end, properties=None, related=()) -> Path:
+    """Write the item of one state of a feed: which files hold it, of what ground and time. Links are relative.
+
+    Parameters
+    ----------
+    path : of the item
+    geobox : of the site
+    files : mapping asset name -> (file name beside the item, title)
+    name, title : str
+    created : when it was made, UTC
+    start, end : first and last time looked at; `created` where None
+    properties : mapping, more properties
+    related : pairs (relative address, title) of other documents
+    """
+    import pystac
+
+    created = _utc(created)
+    start, end = (_utc(v) or created for v in (start, end))
+    geometry, bbox = (None, None) if geobox.crs is None else footprint(geobox)
+    own = {"title": title, "created": _iso(created), "processing:software": {"geoalign": _version()}}
+    item = pystac.Item(
+        safe_name(name), geometry, bbox, None, own | dict(properties or {}), start_datetime=start, end_datetime=end
+    )
+    item.stac_extensions = [EXTENSIONS["processing"]]
+    for key, (file, text) in files.items():
+        item.add_asset(key, _asset(file, text, ["data"]))
+    for href, text in related:
+        item.add_link(pystac.Link("related", href, _MEDIA.get(Path(href).suffix), text))
+    return _write(Path(path), item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _version():
+    from geoalign import __version__
+
+    return __version__
+
+
 def _layer_asset(layer, path, changes):
     band = {"name": layer.name, "description": layer.title, "data_type": layer.stored, "nodata": _nodata(layer)}
     if layer.units:
@@ -213,25 +251,8 @@ def _projection(changes):
 
 def _footprint(changes):
     """Outline in longitude and latitude (counter-clockwise) and its box; None without a CRS."""
-    from pyproj import Transformer
-
     box = geobox_of(changes)
-    if box is None:
-        return None, None
-    height, width = box.shape
-    # points along the sides, since they bend in longitude and latitude
-    at = np.linspace(0, 1, 9)[:-1]
-    cols = np.concatenate([0 * at, at, 0 * at + 1, 1 - at]) * width
-    rows = np.concatenate([at, 0 * at + 1, 1 - at, 0 * at]) * height
-    a = box.affine
-    x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
-    lon, lat = Transformer.from_crs(str(box.crs), "EPSG:4326", always_xy=True).transform(x, y)
-    ring = np.round(np.column_stack([lon, lat]), 7)
-    area = float(np.sum(ring[:, 0] * np.roll(ring[:, 1], -1) - np.roll(ring[:, 0], -1) * ring[:, 1]))
-    ring = ring if area > 0 else ring[::-1]
-    ring = np.vstack([ring, ring[:1]]).tolist()
-    bbox = [float(v) for v in (lon.min(), lat.min(), lon.max(), lat.max())]
-    return {"type": "Polygon", "coordinates": [ring]}, [round(v, 7) for v in bbox]
+    return (None, None) if box is None else footprint(box)
 
 
 def _inputs(inputs, changes, folder):

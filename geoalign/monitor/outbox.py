@@ -42,9 +42,19 @@ def message(alert, change: str, site) -> dict:
 
     alert : Alert with its revision; change : words of what moved; site : `visit.Site`
     """
-    shape = _lonlat(outline(alert.runs, site.geobox), site.geobox)
+    import shapely
+
+    from geoalign.io.lonlat import to_lonlat
+
+    shape = outline(alert.runs, site.geobox)
+    shape = shape if site.geobox.crs is None else to_lonlat(shape, str(site.geobox.crs))
     data = {k: v for k, v in alert.plain().items() if k != "runs"}
-    data |= {"change": change.split(), "site": site.name, "generation": site.generation, "geometry": shape}
+    data |= {
+        "change": change.split(),
+        "site": site.name,
+        "generation": site.generation,
+        "geometry": json.loads(shapely.to_geojson(shape)),
+    }
     return {
         "specversion": "1.0",
         "id": alert.key,
@@ -250,20 +260,3 @@ def _retry_after(text, now) -> float:
 def _seconds(stamp) -> float:
     moment = datetime.fromisoformat(str(stamp))
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _lonlat(shape, geobox):
-    """GeoJSON geometry in degrees of a shape on the grid; as it is where the grid has no CRS."""
-    import shapely
-    from pyproj import Transformer
-
-    if geobox.crs is not None:
-        change = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
-        shape = shapely.transform(shape, lambda p: _rounded(*change.transform(p[:, 0], p[:, 1])))
-    return json.loads(shapely.to_geojson(shape))
-
-
-def _rounded(lon, lat):
-    import numpy as np
-
-    return np.round(np.column_stack([lon, lat]), 7)

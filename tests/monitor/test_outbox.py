@@ -96,7 +96,7 @@ def test_each_revision_is_posted_once_signed_and_in_order(ledger, config, receiv
     assert not outbox.verify("another", head, body)
     event = json.loads(body)
     assert (event["specversion"], event["id"], event["type"]) == ("1.0", first.key, "geoalign.alert.confirmed")
-    lon, lat = event["data"]["geometry"]["coordinates"][0][0][0]
+    lon, lat = event["data"]["geometry"]["coordinates"][0][0]
     assert 15.0 < lon < 15.01
     assert 48.7 < lat < 48.8
     assert json.loads(receiver.got[1][1])["data"]["probability"] is None
