@@ -290,7 +290,7 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
     stacks: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     with work.step("open"):
-        like = config.like or _grid_from_box(config)
+        like = config.like or grid_from_box(config)
         natural: dict[str, Any] = {}
         for name in config.sources:
             try:
@@ -302,7 +302,7 @@ def _open_all(work) -> tuple[Any, dict[str, Any]]:
         for name, reason in reasons.items():
             work.skip(name, "*", reason)
         if like is None:
-            like = _common_grid(config, natural)
+            like = common_grid(config, natural)
             natural = {n: open_stack(config.sources[n], **_door(config, n), like=like) for n in natural}
         for name, stack in natural.items():
             for record in json.loads(stack.attrs.get("skipped", "[]")):
@@ -327,7 +327,7 @@ def _door(config, name) -> dict[str, Any]:
     }
 
 
-def _grid_from_box(config):
+def grid_from_box(config):
     """The project grid where the site gives a bbox; else None: the scenes' extent decides."""
     grid = config.grid
     if grid.crs is None or grid.bbox is None:
@@ -337,7 +337,7 @@ def _grid_from_box(config):
     return GeoBox.from_bbox(grid.bbox, grid.crs, resolution=grid.resolution_m)
 
 
-def _common_grid(config, stacks):
+def common_grid(config, stacks):
     """One grid over all stacks: in the site's CRS and resolution where given, else the first stack's own, extended."""
     from odc.geo.geobox import GeoBox
 

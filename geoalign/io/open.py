@@ -147,9 +147,9 @@ def find_scenes(source, product, skipped, *, bands=None, bbox=None, time=None) -
             return _stac(text, product, skipped, bands, bbox, time)
         if is_remote(text):
             return scenes_of_files([text], product, skipped)
-        return _of_paths(_expand(text), product, skipped, bands, bbox, time)
+        return _of_paths(expand(text), product, skipped, bands, bbox, time)
     if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
-        return _of_paths([p for s in source for p in _expand(os.fspath(s))], product, skipped, bands, bbox, time)
+        return _of_paths([p for s in source for p in expand(os.fspath(s))], product, skipped, bands, bbox, time)
     return _stac(source, product, skipped, bands, bbox, time)
 
 
@@ -177,7 +177,8 @@ def _stac(source, product, skipped, bands, bbox, time):
     return scenes_of_stac(source, product, skipped, bands=bands, bbox=bbox, time=time)
 
 
-def _expand(text):
+def expand(text) -> list[str]:
+    """The files and stores that a path, glob or folder means; NoUsableData where there are none."""
     if not text.strip():
         raise NoUsableData("the source is empty; give a folder, a file or a pattern such as 'scenes/*.tif'.")
     if is_remote(text):

@@ -190,7 +190,7 @@ def scenes_of_files(paths, product, skipped: Skipped) -> list[Scene]:
             else:
                 skipped.add(path, f"scene {facts.scene} is in {twin} already, which is used; remove one", facts.scene)
         except StackError as err:
-            scene = _scene_by_name(path)
+            scene = scene_by_name(path)
             skipped.add(path, err, scene)
             refused[scene] = Path(path).name
     out = []
@@ -212,7 +212,8 @@ def _twin(layers, group):
     return have[keys[0]] if keys and all(key in have for key in keys) else None
 
 
-def _scene_by_name(path):
+def scene_by_name(path) -> str:
+    """The scene that a file belongs to by its name alone; "" where the name does not say."""
     try:
         return describe(path).scene
     except StackError:

@@ -1,0 +1,186 @@
+"""Immutable files: whole under their name or not there at all, and checked when they are read.
+
+Names say what is in a file (a hash of its inputs), so writing one twice is harmless and finding one is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoalign.errors import StateError
+
+KILL_POINT = "GEOALIGN_KILL_AT"
+"""Environment variable of the tests: `name` or `name:n`, where the process dies by SIGKILL, the n-th time there."""
+
+_MAGIC = b"GEOALIGN-ARRAYS-1\n"
+_PART = ".part-"
+_passed: dict[str, int] = {}
+
+
+def point(name: str) -> None:
+    """A place where the tests may kill the process; nothing else ever happens here."""
+    wanted = os.environ.get(KILL_POINT)
+    if not wanted:
+        return
+    place, _, times = wanted.partition(":")
+    if place == name:
+        _passed[name] = _passed.get(name, 0) + 1
+        if _passed[name] == int(times or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def digest(*parts: Any) -> str:
+    """A name of 32 letters for JSON-able values: equal values, equal name."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_sha256(path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """A short hash of an array's bytes."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=12).hexdigest()
+
+
+@contextmanager
+def staged_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its name when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{_PART}{_unique()}-{path.name}")
+    try:
+        yield part
+        if sync:
+            sync_path(part)
+        os.replace(part, path)
+        if sync:
+            sync_path(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; all its files are synced, then it takes its name. A folder that is there stays.
+
+    `path` names its content, so that whoever is first may win.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{_PART}{_unique()}-{path.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        sync_tree(part)
+        try:
+            os.rename(part, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        sync_path(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have the system write a folder and all that is in it to disk."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_path(Path(root) / name)
+        sync_path(Path(root))
+
+
+def sync_path(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], attrs: dict[str, Any]) -> None:
+    """Arrays of numbers and dates, and JSON-able attributes, as one compressed file with its checksum.
+
+    It isn't synced: what is derived is recomputed where a power cut or a flipped bit has spoilt it, which the checksum
+    tells.
+    """
+    from numcodecs import Blosc
+
+    codec = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
+    header: dict[str, Any] = {"attrs": attrs, "arrays": {}}
+    blobs = []
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if array.dtype.kind not in "biufM":
+            raise StateError(f"{name} is {array.dtype}; only numbers, booleans and dates are stored.")
+        raw = np.ascontiguousarray(array)
+        blob = codec.encode(raw.view(f"i{raw.itemsize}") if raw.dtype.kind == "M" else raw) if raw.size else b""
+        header["arrays"][name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": len(blob)}
+        blobs.append(blob)
+    head = json.dumps(header).encode()
+    check = hashlib.blake2b(digest_size=32)
+    with staged_file(path, sync=False) as part, open(part, "wb") as stream:
+        for piece in (_MAGIC, len(head).to_bytes(8, "little"), head, *blobs):
+            stream.write(piece)
+            check.update(piece)
+        stream.write(check.digest())
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `write_arrays` wrote; StateError where the file is not whole or a bit of it has changed."""
+    from numcodecs import Blosc
+
+    try:
+        data = Path(path).read_bytes()
+    except OSError as err:
+        raise StateError(f"{path} can't be read: {err.strerror or err}.") from err
+    body, check = data[:-32], data[-32:]
+    if not data.startswith(_MAGIC) or hashlib.blake2b(body, digest_size=32).digest() != check:
+        raise StateError(f"{path} is damaged: its checksum differs. `geoalign monitor SITE rebuild` makes it again.")
+    at = len(_MAGIC) + 8
+    size = int.from_bytes(body[len(_MAGIC) : at], "little")
+    header = json.loads(body[at : at + size])
+    at += size
+    codec, arrays = Blosc(), {}
+    for name, told in header["arrays"].items():
+        dtype = np.dtype(told["dtype"])
+        blob = body[at : at + told["bytes"]]
+        raw = codec.decode(blob) if told["bytes"] else b""
+        arrays[name] = np.frombuffer(bytearray(raw), dtype).reshape(told["shape"])
+        at += told["bytes"]
+    return arrays, header["attrs"]
+
+
+def sweep(folder: Path) -> int:
+    """Remove what visits that died left under temporary names; returns how many there were."""
+    left = [Path(root) / n for root, dirs, names in os.walk(folder) for n in (*dirs, *names) if n.startswith(_PART)]
+    for path in left:
+        remove(path)
+    return len(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unique():
+    # of another host too: tasks of a cluster write into one folder
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
