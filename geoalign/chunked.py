@@ -106,7 +106,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: 
     ----------
     kernel : callable(*windows, **scalars) -> array or tuple of arrays
         Windows are (..., row, col) arrays, one for each DataArray; each output (row, col) or (size, row, col).
-    arrays : DataArrays with dims (..., y, x) on one grid
+    arrays : DataArrays (after the first, bare Variables will do) with dims (..., y, x) on one grid
     depth : px
     outputs : as in `per_pixel`
     placed : whether the kernel takes row0, col0, the place of the window's first pixel in the image
@@ -117,7 +117,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: 
     Dataset of the outputs, lazy where any input is.
     """
     specs = {k: (v if isinstance(v, tuple) else (v, None, 0)) for k, v in outputs.items()}
-    data = [a.transpose(..., "y", "x").data for a in arrays]
+    data = [getattr(a, "variable", a).transpose(..., "y", "x").data for a in arrays]
     n_y, n_x = arrays[0].sizes["y"], arrays[0].sizes["x"]
     late = {k: v.data for k, v in scalars.items() if isinstance(v, xr.DataArray)}
     fixed = {k: v for k, v in scalars.items() if k not in late}
@@ -154,7 +154,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: 
         results = tuple(_output(base, name, k, sizes, spec) for k, spec in enumerate(specs.values()))
     dims = [((spec[1],) if spec[1] else ()) + ("y", "x") for spec in specs.values()]
     named = {name: (d, r) for name, d, r in zip(specs, dims, results)}
-    return xr.Dataset(named).assign_coords(_space_coords(arrays[0]))
+    return xr.Dataset(named, coords=_space_coords(arrays[0]))
 
 
 def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, int] = (BLOCK, BLOCK)):

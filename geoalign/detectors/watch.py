@@ -211,24 +211,31 @@ class Watch:
         x = regressors(at[known.size :] - at[n_history - 1], state.attrs["order"]).astype(np.float32)
         apart = np.round((at[known.size :, None] - at[None, :]) / state.attrs["step_years"])
         numbers = np.arange(known.size, everything.size)
+        arrays = {name: state.variables[name] for name in ("memory", "steep", *_FOLDED)}
         outputs = {
-            name: (state[name].dtype, state[name].dims[0], state[name].shape[0])
-            if state[name].ndim == 3
-            else state[name].dtype
+            name: (arrays[name].dtype, arrays[name].dims[0], arrays[name].shape[0])
+            if arrays[name].ndim == 3
+            else arrays[name].dtype
             for name in _FOLDED
         }
-        arrays = {name: state[name] for name in ("memory", "steep", *_FOLDED)}
         shift = _shift(scenes)
         late = {} if shift is None else {"shift": shift}
         folded = neighbourhood(
-            _folded, series.transpose("time", "y", "x"), *late.values(), *arrays.values(), depth=0, outputs=outputs,
+            _folded, series, *late.values(), *arrays.values(), depth=0, outputs=outputs,
             names=(*late, *arrays), flat=_flat_shift(scenes), x=x, gap=np.clip(apart, 1, 255).astype(np.uint8),
             usual=np.float32(state.attrs["usual_px2"]), cost=start_cost(numbers - n_history + 1), first=known.size,
             bound=np.float32(limit(self.alpha)),
         )  # fmt: skip
-        out = state.drop_vars("time").assign({name: folded[name].variable for name in _FOLDED})
-        out.attrs = state.attrs | {"last_time": str(everything[-1]), "n_scenes": int(everything.size)}
-        return out.assign_coords(time=("time", everything))
+        # made at once: assigning to a Dataset takes as long as the scene itself where it is small
+        return xr.Dataset(
+            {
+                name: folded.variables.get(name, state.variables[name])
+                for name in state.variables
+                if name not in state.coords
+            },
+            coords=state.coords.to_dataset().drop_vars("time").coords | {"time": ("time", everything)},
+            attrs=state.attrs | {"last_time": str(everything[-1]), "n_scenes": int(everything.size)},
+        )
 
     def report(self, state):
         """Changes (y, x) as the state knows them."""

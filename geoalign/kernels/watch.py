@@ -19,7 +19,7 @@ from numba import literal_unroll, njit
 from geoalign.kernels.harmonic import TREND_SD, autocorrelation, choose_order, predict, robust_fit
 from geoalign.kernels.watch_charts import chart, returned
 
-BLOCK = 512
+BLOCK = 1024
 """Pixels that are taken through all scenes together: their state stays in the cache."""
 
 NONE = 65535
@@ -236,7 +236,7 @@ def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copie
             t = x[k, trend]
             number = np.uint16(first + k)
             for i in range(n):
-                on[i] = np.isfinite(row[i]) and df[i] > 0
+                on[i] = np.isfinite(row[i]) & (df[i] > 0)
             for i in range(n):
                 count[i] += np.uint16(1) if np.isfinite(row[i]) else np.uint16(0)
             for i in range(n):
@@ -253,19 +253,27 @@ def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copie
             for i in range(n):
                 floor = np.float32(1e-4) * level[i]
                 # correlated errors tell less about the model than so many independent ones
-                sd[i] = max(variance[i], floor * floor) * (one + h[i] / (white[i] * white[i]))
+                floor *= floor
+                sd[i] = (variance[i] if variance[i] > floor else floor) * (one + h[i] / (white[i] * white[i]))
             for i in range(n):
-                off = shift[k, begin + i] if wide else shift[k, 0]
-                sd[i] += slope[i] * max(off - usual, zero)
+                a[i] = shift[k, 0]
+            if wide:
+                for i in range(n):
+                    a[i] = shift[k, begin + i]
+            for i in range(n):
+                more = a[i] - usual
+                sd[i] += slope[i] * (more if more > zero else zero)
                 # what later scenes may lie off all the same way is no change, however often it is seen
-                room[i] = SHARED * np.sqrt(slope[i] * off)
+                room[i] = SHARED * np.sqrt(slope[i] * a[i])
             for i in range(n):
                 sd[i] = np.sqrt(sd[i]) + np.float32(1e-12)
             for i in range(n):
                 # Student-t to normal (Abramowitz and Stegun 26.7.8)
-                s = max(abs(e[i]) - room[i], zero) / sd[i]
+                s = abs(e[i]) - room[i]
+                s = (s if s > zero else zero) / sd[i]
                 f = np.float32(df[i]) + np.float32(1e-3)
-                s = s * max(one - np.float32(0.25) / f, zero) / np.sqrt(one + np.float32(0.5) * s * s / f)
+                r = one - np.float32(0.25) / f
+                s = s * (r if r > zero else zero) / np.sqrt(one + np.float32(0.5) * s * s / f)
                 u[i] = s if e[i] >= 0 else -s
             steps = gap[k]
             for i in range(n):
@@ -293,7 +301,7 @@ def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copie
                 strong, length = evidence[d, begin:end], n_since[d, begin:end]
                 cleared, begun = evidence[1 - d, begin:end], n_since[1 - d, begin:end]
                 for i in range(n):
-                    hit = on[i] and state[i] == 0 and length[i] >= 3 and strong[i] >= bound
+                    hit = on[i] & (state[i] == 0) & (length[i] >= 3) & (strong[i] >= bound)
                     g[i] = one if hit else zero
                 n_hit = 0
                 for i in range(n):
@@ -310,7 +318,7 @@ def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copie
                     begun[i] = np.uint16(0) if g[i] > 0 else begun[i]
             # learn from what is neither far off nor in doubt
             for i in range(n):
-                calm = on[i] and state[i] == 0 and abs(u[i]) <= CUT and top[i] - cost[k] < DOUBT
+                calm = on[i] & (state[i] == 0) & (abs(u[i]) <= CUT) & (top[i] - cost[k] < DOUBT)
                 keep[i] = one if calm else zero
             for i in range(n):
                 g[i] = keep[i] * e[i] / (one + h[i])
@@ -319,7 +327,7 @@ def _fold(series, x, gap, shift, usual, cost, first, bound, memory, steep, copie
                 fresh = g[i] * e[i] / KEPT_VARIANCE
                 variance[i] += keep[i] * (fresh - variance[i]) / (f + one)
             for i in range(n):
-                df[i] += np.uint16(1) if keep[i] > 0 and df[i] < 65000 else np.uint16(0)
+                df[i] += np.uint16(1) if (keep[i] > 0) & (df[i] < 65000) else np.uint16(0)
             for i in range(n):
                 a[i] = p00[i] + p01[i] * t
             for i in range(n):

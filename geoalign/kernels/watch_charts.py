@@ -30,6 +30,13 @@ GONE = np.float32(8.0)
 """Nats by which "back to normal" must be better than "still changed"."""
 
 
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def clip(value, low, high):
+    """value, at least low and at most high; `min` and `max` of numba see to NaN and keep a loop from vectorising."""
+    value = value if value > low else low
+    return value if value < high else high
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def chart(side, own, cost, number, bound, on, e, sd, v, white, state, evidence, size, n_since, since, after, by, top,
           old, goes, expected, gain):  # fmt: skip
@@ -47,31 +54,31 @@ def chart(side, own, cost, number, bound, on, e, sd, v, white, state, evidence, 
         old[i] = side * size[i] / sd[i] * white[i]
     for i in range(n):
         m = np.float32(n_since[i])
-        expected[i] = min(max((old[i] * m + FIRST_SIZE) / (m + one), SMALLEST), FAR)
+        expected[i] = clip((old[i] * m + FIRST_SIZE) / (m + one), SMALLEST, FAR)
     for i in range(n):
         # still going on? what began with one observation too small for the step that the next one shows, begins anew
         m = n_since[i]
         z = side * v[i]
-        next_size = (old[i] + min(z, FAR) + FIRST_SIZE) / np.float32(3.0)
-        late = m == 1 and z > old[i] and old[i] < np.float32(0.5) * next_size
-        goes[i] = one if (evidence[i] > cost and not late) or state[i] == own else zero
+        next_size = (old[i] + (z if z < FAR else FAR) + FIRST_SIZE) / np.float32(3.0)
+        late = (m == 1) & (z > old[i]) & (old[i] < np.float32(0.5) * next_size)
+        goes[i] = one if ((evidence[i] > cost) & (not late)) | (state[i] == own) else zero
     for i in range(n):
         d = expected[i] if goes[i] > 0 else FIRST_SIZE
-        z = min(max(side * v[i], -FAR), FAR)
-        gain[i] = min(max(d * z - np.float32(0.5) * d * d, -MOST), MOST)
+        z = clip(side * v[i], -FAR, FAR)
+        gain[i] = clip(d * z - np.float32(0.5) * d * d, -MOST, MOST)
     for i in range(n):
         # decided pixels keep the largest evidence: what passed was there all the same
         base = evidence[i] if goes[i] > 0 else cost
         raised = base + gain[i]
-        raised = min(max(raised, base), np.float32(60.0)) if state[i] == own else raised
-        gain[i] = raised if on[i] and (state[i] == 0 or state[i] == own) else evidence[i]
+        raised = clip(raised, base, np.float32(60.0)) if state[i] == own else raised
+        gain[i] = raised if on[i] & ((state[i] == 0) | (state[i] == own)) else evidence[i]
     for i in range(n):
         evidence[i] = gain[i]
     for i in range(n):
-        top[i] = max(top[i], evidence[i])
+        top[i] = evidence[i] if evidence[i] > top[i] else top[i]
     for i in range(n):
         # 2: a fresh start, 1: it goes on, 0: nothing to do
-        live = on[i] and (state[i] == 0 or state[i] == own)
+        live = on[i] & ((state[i] == 0) | (state[i] == own))
         goes[i] = (one if goes[i] > 0 else np.float32(2.0)) if live else zero
     for i in range(n):
         m = n_since[i]
@@ -80,16 +87,17 @@ def chart(side, own, cost, number, bound, on, e, sd, v, white, state, evidence, 
     for i in range(n):
         away = e[i] - size[i]
         most = np.float32(3.0) * sd[i]
-        away = min(max(away, -most), most) if n_since[i] > 3 else away
-        size[i] = e[i] if goes[i] == 2 else size[i] + away / np.float32(max(n_since[i], 1)) if goes[i] == 1 else size[i]
+        away = clip(away, -most, most) if n_since[i] > 3 else away
+        m = np.float32(n_since[i] if n_since[i] > 1 else 1)
+        size[i] = e[i] if goes[i] == 2 else size[i] + away / m if goes[i] == 1 else size[i]
     for i in range(n):
-        after[i] = number if goes[i] == 2 and side * v[i] < NORMAL else after[i]
+        after[i] = number if (goes[i] == 2) & (side * v[i] < NORMAL) else after[i]
     for i in range(n):
         since[i] = number if goes[i] == 2 else since[i]
     for i in range(n):
         by[i] = none if goes[i] == 2 else by[i]
     for i in range(n):
-        plain = goes[i] == 1 and by[i] == none and evidence[i] - cost >= PLAIN
+        plain = (goes[i] == 1) & (by[i] == none) & (evidence[i] - cost >= PLAIN)
         by[i] = number if plain else by[i]
 
 
@@ -103,9 +111,9 @@ def returned(side, own, number, on, sd, v, white, state, size, evidence, n_since
     for i in range(state.size):
         live = on[i] and state[i] == own and confirmed[i] != number
         if live:
-            d = min(max(side * size[i] / sd[i] * white[i], SMALLEST), FAR)
-            z = min(max(side * v[i], -FAR), FAR)
-            gain = min(max(np.float32(0.5) * d * d - d * z, -MOST), MOST)
+            d = clip(side * size[i] / sd[i] * white[i], SMALLEST, FAR)
+            z = clip(side * v[i], -FAR, FAR)
+            gain = clip(np.float32(0.5) * d * d - d * z, -MOST, MOST)
             fresh = evidence[i] <= 0
             if fresh:
                 since[i] = number

@@ -74,7 +74,9 @@ def check_state(state, *, detector: str | None = None, variables=()) -> xr.Datas
         raise StateError(
             f"the state is of version {state.attrs['state_version']}, this geoalign reads up to {VERSION}. Upgrade it."
         )
-    for name, layer in state.data_vars.items():
+    for name, layer in state.variables.items():
+        if name in state.coords:
+            continue
         if layer.dims[-2:] != ("y", "x"):
             raise StateError(f"{name} has dims {layer.dims}; a State's variables end with (y, x).")
         if layer.dtype.kind not in "biufM":
