@@ -252,12 +252,14 @@ def best_step(m, n_band, s):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def best_passing(m, p, n_band, s):
     """The same for steps that last PULSES observations: largest value, begin and length."""
-    top, place, length = -1.0, 0, 0
+    best = s.size[: m + 1]
+    for i in range(m + 1):
+        best[i] = -1.0
     for q in PULSES:
         count = m - SHORTEST - q - SHORTEST + 1
         if count < 1 or 2 * q > m:
             break
-        num, den = s.num[:count], s.den[:count]
+        num, den, most = s.num[:count], s.den[:count], best[SHORTEST : SHORTEST + count]
         for i in range(count):
             num[i] = 0.0
             den[i] = q
@@ -267,21 +269,34 @@ def best_passing(m, p, n_band, s):
             for i in range(count):
                 d = high[i] - low[i]
                 num[i] += d * d
-        for c in range(p):
-            low = s.c[c, SHORTEST : SHORTEST + count]
+        for c in range(0, p - 1, 2):
+            # p is even: two at a time, so that den is read and written half as often
+            low, next_low = s.c[c, SHORTEST : SHORTEST + count], s.c[c + 1, SHORTEST : SHORTEST + count]
             high = s.c[c, SHORTEST + q : SHORTEST + q + count]
+            next_high = s.c[c + 1, SHORTEST + q : SHORTEST + q + count]
             for i in range(count):
                 d = high[i] - low[i]
-                den[i] -= d * d
-        most = 0.0
+                f = next_high[i] - next_low[i]
+                den[i] -= d * d + f * f
+        # the largest at every place: a single largest number would be looked for one by one
         for i in range(count):
-            num[i] = num[i] / max(den[i], 0.3)
-            most = max(most, num[i])
-        if most > top:
-            for i in range(count):
-                if num[i] == most:
-                    top, place, length = most, i + SHORTEST, q
-                    break
+            value = num[i] / (den[i] if den[i] > 0.3 else 0.3)
+            most[i] = value if value > most[i] else most[i]
+    top, place = -1.0, 0
+    for i in range(m + 1):
+        if best[i] > top:
+            top, place = best[i], i
+    length, value = 0, -1.0
+    for q in PULSES:
+        if place + q > m - SHORTEST or 2 * q > m:
+            break
+        above, below = 0.0, float(q)
+        for k in range(n_band):
+            above += (s.sums[k, place + q] - s.sums[k, place]) ** 2
+        for c in range(p):
+            below -= (s.c[c, place + q] - s.c[c, place]) ** 2
+        if above > value * max(below, 0.3):
+            value, length = above / max(below, 0.3), q
     return top, place, length
 
 
@@ -837,7 +852,7 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
         for c in range(WIDTH):
             for i in range(n):
                 xs[c, i] = x[c, at[i]]
-        running(rows, at, n, total)
+        running(rows, at, 0, n, total)
         for k in range(n_all):
             p, _, _ = fit(w[k : k + 1], xs, total, ys, start, n, order, chosen, 0.0, ONE, s)
             residuals(w[k], xs, start, n, p, s.beta[0], e[k])
@@ -845,8 +860,11 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
         whiten(w[:n_band], e[:n_band], n, cuts, level, s)
         kept = spikes(e[:n_band], n, spike, keep)
         if kept < n and kept >= 2 * SHORTEST:
-            j = 0
-            for i in range(n):
+            same = np.int64(0)
+            while keep[same]:
+                same += 1
+            j = same
+            for i in range(same, n):
                 if keep[i]:
                     at[j] = at[i]
                     ys[j] = ys[i]
@@ -857,7 +875,7 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
                         xs[c, j] = xs[c, i]
                     j += 1
             n = kept
-            running(rows, at, n, total)
+            running(rows, at, same, n, total)
         common = drift
         for k in range(n_band):
             common = max(common, drift + shift * steep[pixel, k] / level[k] ** 2)

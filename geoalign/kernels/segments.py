@@ -49,11 +49,15 @@ def products(x):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def running(rows, at, n, total):
-    """Running sums of rows[at[:n]]: total[i] is the sum of the first i, (n + 1, PACKED), filled in place."""
-    for k in range(PACKED):
-        total[0, k] = 0.0
-    for i in range(n):
+def running(rows, at, first, n, total):
+    """Running sums of rows[at[:n]]: total[i] is the sum of the first i, (n + 1, PACKED), filled in place.
+
+    first : observations whose sums are there already
+    """
+    if first == 0:
+        for k in range(PACKED):
+            total[0, k] = 0.0
+    for i in range(first, n):
         row = rows[at[i]]
         before = total[i]
         after = total[i + 1]
@@ -139,6 +143,7 @@ def trimmed_variance(square, n, cut, keep):
         total += np.sqrt(square[i])
     # the mean of sizes gives way less to outliers than that of squares; it starts a little high for several bands
     variance = 1.5708 * (total / max(n, 1)) ** 2
+    kept = -1.0
     for _ in range(4):
         limit = cut * variance
         s, m = 0.0, 0.0
@@ -146,7 +151,9 @@ def trimmed_variance(square, n, cut, keep):
             inside = 1.0 if square[i] <= limit else 0.0
             s += inside * square[i]
             m += inside
-        if m < 0.5 * n or s <= 0.0:
+        if m < 0.5 * n or s <= 0.0 or m == kept:
+            # (as many as before are the same ones)
             break
+        kept = m
         variance = s / (m * keep)
     return variance

@@ -23,7 +23,7 @@ def stage(n=150, seed=0, n_band=1):
     years = np.sort(rng.uniform(15, 23, n))
     x = regressors(years, 3)
     total = np.zeros((n + 1, PACKED))
-    running(products(x), np.arange(n), n, total)
+    running(products(x), np.arange(n), 0, n, total)
     return years, x, total, rng.normal(size=(n_band, n)), space(n_band, n)
 
 

@@ -22,7 +22,7 @@ def series():
     x = regressors(years, 3)
     at = np.flatnonzero(rng.random(120) < 0.7)
     total = np.zeros((121, PACKED))
-    running(products(x), at, at.size, total)
+    running(products(x), at, 0, at.size, total)
     return x[:, at].copy(), total, rng.normal(size=at.size)
 
 
@@ -49,7 +49,7 @@ def test_columns_that_repeat_others_end_the_factor(series):
     x, total, _ = series
     at = np.full(10, 3)
     same = np.zeros((11, PACKED))
-    running(products(x), at, 10, same)
+    running(products(x), at, 0, 10, same)
     assert factor(same, 0, 10, 8, 0.0, np.zeros((WIDTH, WIDTH))) == 1
 
 
