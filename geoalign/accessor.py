@@ -17,7 +17,7 @@ class GeoalignAccessor:
     >>> import numpy as np, geoalign, geoalign.accessor
     >>> stack = geoalign.new_stack({"vv": np.ones((2, 4, 5))}, ["2024-01-01", "2024-01-13"])
     >>> sorted(name for name in dir(stack.geoalign) if not name.startswith("_"))
-    ['coregister', 'detect', 'mask', 'polygons']
+    ['composite', 'coregister', 'detect', 'index', 'mask', 'polygons', 'smooth']
     """
 
     def __init__(self, data: xr.Dataset):
@@ -34,6 +34,24 @@ class GeoalignAccessor:
         from geoalign.registration import coregister
 
         return coregister(self._data, **options)
+
+    def composite(self, by="month", *, how="median") -> xr.Dataset:
+        """One image a period out of a Stack; see `geoalign.composite`."""
+        from geoalign.composites import composite
+
+        return composite(self._data, by, how=how)
+
+    def smooth(self, **options) -> xr.Dataset:
+        """Curves through a Stack's gappy series, for display; see `geoalign.smooth`."""
+        from geoalign.smoothing import smooth
+
+        return smooth(self._data, **options)
+
+    def index(self, name) -> xr.DataArray:
+        """A spectral index of a Stack, by name; see `geoalign.index`."""
+        from geoalign.indices import index
+
+        return index(self._data, name)
 
     def detect(self, detector, *, sigma_px=None, **options) -> xr.Dataset:
         """Find and date what changed in a Stack; see `geoalign.detect`."""
