@@ -39,7 +39,7 @@ def write_changes(changes, folder, *, polygons=None, date_encoding: str = "days"
       averages for magnitude, probability and counts. `direction` is stored as int16, which every GDAL can read.
     - `*.qml`: QGIS styles for each of them, `changes.gpkg` and `changes.qml` where `polygons` are given.
     - `changes.qlr`: drag it into QGIS (3.22 or later): all layers, styled, the polygons with their dates as time.
-    - `item.json`, `collection.json`: STAC 1.1, relative links.
+    - `item.json`, `collection.json`: STAC 1.1, relative links. `README.md`: what every file and field means.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def write_changes(changes, folder, *, polygons=None, date_encoding: str = "days"
 
     Returns
     -------
-    dict name -> Path: every layer by its name, and `polygons`, `project` (the .qlr), `item`, `collection`.
+    dict name -> Path: every layer by its name, and `polygons`, `project` (the .qlr), `item`, `collection`, `readme`.
 
     Examples
     --------
@@ -70,6 +70,7 @@ def write_changes(changes, folder, *, polygons=None, date_encoding: str = "days"
     4
     """
     from geoalign.io import stac_out, style
+    from geoalign.io.readme import write_readme
     from geoalign.io.vector import write_polygons
 
     check_changes(changes)
@@ -86,6 +87,7 @@ def write_changes(changes, folder, *, polygons=None, date_encoding: str = "days"
         files["project"] = style.write_styles(part, layers, files, frame, title=changes.attrs["kind"])
         files["item"] = stac_out.write_item(part, changes, layers, files, counts=counts, span=span, run=run)
         files["collection"] = stac_out.write_collection(part / "collection.json", [files["item"]])
+        files["readme"] = write_readme(part, changes, layers, frame)
         move_into(part, folder)
     return {name: folder / path.name for name, path in files.items()}
 

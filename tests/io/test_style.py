@@ -1,7 +1,5 @@
-"""Styles: well-formed, relative, and timed; opened in QGIS itself where that is installed."""
+"""Styles: well-formed, relative, and timed (`tests/clients/test_gis.py` opens them in QGIS itself)."""
 
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -82,50 +80,3 @@ def test_odd_names_keep_the_files_well_formed(tmp_path):
 def test_nothing_changed_still_has_a_style(tmp_path):
     write_changes(changes_at(np.zeros((3, 3))), tmp_path, polygons=lambda layers: polygons(layers))
     assert ET.parse(tmp_path / "changes.qlr").getroot().findall(".//range")
-
-
-IN_QGIS = """
-import sys
-from qgis.core import QgsApplication, QgsLayerDefinition, QgsProject, QgsVectorLayer
-app = QgsApplication([], False)
-app.initQgis()
-project = QgsProject.instance()
-done, why = QgsLayerDefinition.loadLayerDefinition(sys.argv[1], project, project.layerTreeRoot())
-assert done, why
-layers = {layer.name(): layer for layer in project.mapLayers().values()}
-for name, layer in layers.items():
-    assert layer.isValid(), (name, layer.error().message())
-    assert layer.crs().authid() == "EPSG:32633", name
-    print(name, layer.renderer().type())
-time = layers["polygons"].temporalProperties()
-assert time.isActive() and time.mode() == 2
-assert (time.startField(), time.endField()) == ("start_date", "end_date")
-renderer = layers["polygons"].renderer()
-from qgis.core import QgsRenderContext
-context = QgsRenderContext()
-renderer.startRender(context, layers["polygons"].fields())
-for feature in layers["polygons"].getFeatures():
-    context.expressionContext().setFeature(feature)
-    assert renderer.symbolForFeature(feature, context) is not None
-print("all drawn", flush=True)
-import os
-os._exit(0)
-"""
-
-
-def test_qgis_opens_everything_styled_and_timed(folder, tmp_path):
-    python = "/usr/bin/python3"
-    if (
-        shutil.which("qgis") is None
-        or subprocess.run([python, "-c", "import qgis.core"], capture_output=True).returncode
-    ):
-        pytest.skip("QGIS with its Python is not installed here")
-    script = tmp_path / "look.py"
-    script.write_text(IN_QGIS)
-    environment = {"QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    command = [python, str(script), str(folder / "changes.qlr")]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert "all drawn" in result.stdout, result.stderr
-    assert "polygons graduatedSymbol" in result.stdout
-    assert "status paletted" in result.stdout
-    assert "date singlebandpseudocolor" in result.stdout
