@@ -114,7 +114,8 @@ def main():
     report["played"] = played(vectors[0]) if vectors else None
     if len(sys.argv) > 2:
         draw(tree, sys.argv[2])
-    print(json.dumps(report), flush=True)
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
     # taking QGIS down in order crashes in some of its versions
     os._exit(0)
 
