@@ -61,7 +61,7 @@ def message(alert, change: str, site) -> dict:
         "source": f"/geoalign/{site.name}",
         "type": f"geoalign.alert.{alert.status}",
         "subject": alert.id,
-        "time": site.created,
+        "time": _stamp(site),
         "datacontenttype": "application/json",
         "data": data,
     }
@@ -82,7 +82,7 @@ def enqueue(db, revisions, site) -> int:
             body = body or json.dumps(finite(message(alert, change, site)), sort_keys=True, default=str)
             found = db.execute(
                 "INSERT OR IGNORE INTO outbox (alert, revision, endpoint, body, created) VALUES (?, ?, ?, ?, ?)",
-                (alert.id, alert.revision, hook.name, body, site.created),
+                (alert.id, alert.revision, hook.name, body, _stamp(site)),
             )
             rows += found.rowcount
     return rows
@@ -255,6 +255,10 @@ def _retry_after(text, now) -> float:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (TypeError, ValueError):
         return 0.0
+
+
+def _stamp(site) -> str:
+    return f"{site.created.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _seconds(stamp) -> float:

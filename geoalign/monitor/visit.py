@@ -22,7 +22,7 @@ import numpy as np
 
 from geoalign import publish
 from geoalign.errors import ConfigError, GeoalignError, NoUsableData, StateError
-from geoalign.monitor import arrivals, baseline, evidence, fold
+from geoalign.monitor import arrivals, baseline, budget, evidence, feeds, fold, outbox
 from geoalign.monitor import health as healths
 from geoalign.monitor.alerts import RETRACTED, Alert, Alerts, fold_scene, ground_of, renewed
 from geoalign.monitor.arrivals import Acquisition, Product, resolve
@@ -488,12 +488,16 @@ def _publish(work, themes, told, started) -> Visit:
         {t.name: t.kind for t in themes},
     )  # fmt: skip
     state = _health(work, themes, tiles)
+    spent = _budget(work, themes, current, site)
+    if spent["status"] == "alarm":
+        state.worse(healths.DEGRADED, spent["reason"])
     if new:
         retracted = [a for a, _ in revisions if a.status == RETRACTED]
         with staged_folder(work.root / "generations" / generation) as part:
             _layers(work, themes, part, before, heads)
             _write_alerts(part, current, retracted, site)
             publish.write_json(part / "health.json", state.plain())
+            publish.write_json(part / "budget.json", spent)
             document = _manifest(work, themes, site, current, part)
             publish.write_json(part / "manifest.json", document)
             point("publish.staged")
@@ -683,14 +687,29 @@ def _write_alerts(part, current, retracted, site) -> None:
     """The current alerts as this library reads them again; the feeds for others are made beside it."""
     document = {"alerts": [a.plain() for a in current], "retracted": [a.plain() for a in retracted]}
     publish.write_json(part / "alerts" / "alerts.json", document)
+    feeds.write_feeds(part / "alerts", current, retracted, site)
+    point("publish.feeds_written")
 
 
 def _enqueue(db, revisions, site) -> None:
     """Rows of the outbox, inside the transaction that publishes."""
+    outbox.enqueue(db, revisions, site)
 
 
 def _deliver(work) -> None:
     """Send what is due."""
+    told = outbox.deliver(work.ledger, work.config, now=work.now)
+    if told["sent"] or told["waiting"]:
+        log.info("webhooks: %d sent, %d waiting, %d of them failed", told["sent"], told["waiting"], told["failed"])
+
+
+def _budget(work, themes, current, site) -> dict[str, Any]:
+    """False alarms against their budget, theme by theme, from what each scene let see."""
+    shares = {r["key"]: r["observed"] or 0.0 for r in work.ledger.rows("SELECT key, observed FROM evidence")}
+    watched = {
+        t.name: [(s.scene.time, shares.get(s.scene.key, 0.0)) for s in t.steps if s.kind == SCENE] for t in themes
+    }
+    return budget.assess(current, site, watched)
 
 
 def point_latest(root: Path, ledger: Ledger) -> None:

@@ -38,11 +38,17 @@ def ledger(tmp_path, config):
 def publish(ledger, config, visit, *revisions):
     site = site_of(config, visit)
     with ledger.writing() as db:
-        row = {"started": site.created, "finished": site.created, "generation": "", "status": "ok", "summary": "{}"}
+        row = {
+            "started": str(site.created),
+            "finished": str(site.created),
+            "generation": "",
+            "status": "ok",
+            "summary": "{}",
+        }
         insert(db, "visits", row)
         for alert, change in revisions:
             row = {"alert": alert.id, "revision": alert.revision, "theme": alert.theme, "status": alert.status}
-            row |= {"change": change, "record": json.dumps(alert.plain()), "visit": visit, "at": site.created}
+            row |= {"change": change, "record": json.dumps(alert.plain()), "visit": visit, "at": str(site.created)}
             insert(db, "revisions", row)
 
 

@@ -1,5 +1,6 @@
 """Alerts, a site and a ledger made by hand, for the tests of what lies around the core of monitoring."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 from affine import Affine
@@ -30,7 +31,7 @@ def site_of(config, visit=1):
     """What `visit.Site` holds."""
     return SimpleNamespace(
         name=config.name, config=config, geobox=BOX, generation=f"{visit:06d}-abc", visit=visit,
-        created=f"2023-05-{visit:02d}T10:00:00Z", themes={"watch": "change"},
+        created=datetime(2023, 5, visit, 10, tzinfo=UTC), themes={"watch": "change"},
     )  # fmt: skip
 
 
