@@ -1,8 +1,9 @@
 """Steps in the mean of gamma intensities: every change point of every pixel by generalised likelihood ratio.
 
-A segment of dates low:high is held against two means, before and from a date. All its n - 1 ratios are taken at once
-from running sums, in loops over dates that call nothing; binary segmentation then goes into the two parts. Arrays are
-handed down whole and indexed, never sliced: counting the references of a view takes longer than the work on it.
+A segment of dates low:high is held against two means, before and from a date; binary segmentation then goes into the
+two parts. The ratios of many pixels are taken together (`gamma_lanes`): of neighbours for the whole series, and of
+those that changed, from wherever they come, for the parts. Each pixel that changed waits in a lane of its own for the
+next round, has one segment looked at in it, and leaves when it has no more to ask.
 """
 
 import math
@@ -10,279 +11,99 @@ import math
 import numpy as np
 from numba import njit
 
-from geoalign.kernels.fastlog import exp, ln
 from geoalign.kernels.gamma_glr import date_looks
+from geoalign.kernels.gamma_lanes import (
+    COMMON,
+    INVERSE,
+    LANE,
+    LOGS,
+    MASS,
+    SUMS,
+    VECTOR,
+    WEIGHTS,
+    Z,
+    chances,
+    correlated,
+    fill_odds,
+    fill_uniform,
+    interval,
+    largest,
+    logarithm,
+    padded,
+    ratios,
+)
 
-LANE = 16
-"""Pixels of a row that are gathered together: a cache line of float32."""
-ROUND = 32
-"""Loops over dates run to a multiple of this: what is left after four vectors at a time goes one by one."""
 COVER = 0.95
 """Posterior chance of the dates between which a change is said to lie."""
-ALIKE = 0.7
-"""Correlation of a change's size (nepers) between bands that `probability` assumes."""
 TINY = 1e-200
-VECTOR = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nnan", "nsz"}}
-"""How loops over dates are compiled: nothing in them is NaN, and sums may be taken in any order (always the same)."""
-Z, COMMON, MASS = 0, 1, 2
-"""Rows of `out`: z of each step, what of it all bands do alike, posterior of its date."""
+BLOCK = 8
+"""Lanes' fill of pixels that are read at once: a date of them after the other, as they lie in memory."""
+SEARCH, AGAIN, TELL, FREE = range(4)
+"""What a lane waits for: parts still to be searched; each date again between its neighbours; its evidence; a pixel."""
+PIXEL, N, PHASE, COUNT, AT, WHICH = range(6)
+"""Rows of `state`: the pixel, its dates, what it waits for, changes found, which of them or of the parts is next, and
+which is least needed so far."""
+LEAST, SINGLE, SEVERAL, TOP = range(4)
+"""Rows of `seen`: how much the least needed stands out, evidence of one step and of several, largest z told so far."""
 
 
 @njit(nogil=True, cache=True)
-def lag_tables(n, lag):
-    """Of an AR(1) series of variance 1 and correlation `lag`: variance of the sum of k values, 1 - lag^k; k <= n."""
-    out = np.zeros((2, n + 1))
-    power = 1.0
-    for k in range(1, n + 1):
-        # the k-th value with itself and twice with those before it
-        out[0, k] = out[0, k - 1] + 1.0 + 2.0 * lag * out[1, k - 1] / (1.0 - lag)
-        power *= lag
-        out[1, k] = 1.0 - power
-    return out
+def _gather(series, p0, b, block):
+    """Pixels of a band (time, pixel) from p0 on, into block (BLOCK, band, time, LANE)."""
+    n_time, n_px = series.shape
+    for t in range(n_time):
+        for g in range(BLOCK):
+            start = p0 + g * LANE
+            for k in range(min(LANE, n_px - start)):
+                block[g, b, t, k] = series[t, start + k]
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def _fill_sums(values, sums):
+    """Running sums (time + 1, LANE) of values (time, LANE) float32."""
+    for i in range(values.shape[0]):
+        for k in range(LANE):
+            sums[i + 1, k] = sums[i, k] + values[i, k]
 
 
 @njit(nogil=True, cache=True)
-def fill_sums(x, looks, n, sums, weights):
-    """Running sums of looks * value and of looks, from 0; x, looks : (band, n)."""
-    for b in range(x.shape[0]):
-        s = 0.0
-        w = 0.0
+def _fill_lane(values, logs, dates, n, k, weight, sums):
+    """Running sums of lane k, whose n dates are `dates` (time, LANE); weight : (band, time), by date."""
+    for b in range(values.shape[0]):
         for i in range(n):
-            s += looks[b, i] * x[b, i]
-            w += looks[b, i]
-            sums[b, i + 1] = s
-            weights[b, i + 1] = w
+            t = dates[i, k]
+            own = weight[b, t]
+            sums[SUMS, b, i + 1, k] = sums[SUMS, b, i, k] + own * values[b, t, k]
+            sums[WEIGHTS, b, i + 1, k] = sums[WEIGHTS, b, i, k] + own
+            sums[LOGS, b, i + 1, k] = sums[LOGS, b, i, k] + own * logs[b, t, k]
+            sums[INVERSE, b, i + 1, k] = sums[INVERSE, b, i, k] + 1 / own
 
 
 @njit(nogil=True, cache=True)
-def scatter(x, looks, low, high, work, bits):
-    """-2 rho ln Q of low:high (every date its own mean against one), and its degrees of freedom."""
-    total = 0.0
-    n = high - low
-    for b in range(x.shape[0]):
-        for i in range(n):
-            work[0, i] = x[b, low + i]
-        ln(work, bits, 1, n)
-        s = 0.0
-        w = 0.0
-        inverse = 0.0
-        logs = 0.0
-        for i in range(n):
-            own = looks[b, low + i]
-            s += own * x[b, low + i]
-            w += own
-            inverse += 1 / own
-            logs += own * work[0, i]
-        rho = max(1 - (inverse - 1 / w) / (6 * (n - 1.0)), 0.1)
-        total += 2 * rho * (w * math.log(s / w) - logs)
-    return max(total, 0.0), x.shape[0] * (n - 1.0)
+def _observed(values, width, dates, n):
+    """Dates on which every band of a lane is there, into dates (time, LANE), and how many, into n (LANE,).
 
-
-@njit(nogil=True, cache=True)
-def padded(m):
-    """m, up to the next multiple of ROUND."""
-    return (m + ROUND - 1) // ROUND * ROUND
-
-
-@njit(nogil=True, cache=True, **VECTOR)
-def layout(weights, low, high, lag, lags, sides, terms):
-    """What the ratios of low:high depend on besides the intensities; i = 0 ... m - 1 stands for date low + 1 + i.
-
-    Parameters
-    ----------
-    weights : (band, n + 1) from `fill_sums`; lag, lags : correlation of successive dates, and its `lag_tables`
-    sides : (4, band, padded n) filled with 1 / looks before and after, and the factors (-2 rho looks) of ln before and
-        after
-    terms : (4, padded n), of which [0] is filled with 1 / widening by correlation (where there is some) and [3] with
-        the variance of a step (nepers, mean over bands)
+    values : (band, time, LANE), NaN, inf or <= 0 where not observed; lanes from `width` on are empty. Returns whether
+    all have all dates; `dates` is left alone then.
     """
-    n_band = weights.shape[0]
-    n = high - low
-    m = n - 1
-    size = padded(m)
-    for i in range(size):
-        terms[3, i] = 0.0
-    for b in range(n_band):
-        w_all = weights[b, high] - weights[b, low]
-        inverse = 1 / w_all
-        for i in range(m):
-            sides[2, b, i] = weights[b, low + 1 + i] - weights[b, low]
-        for i in range(m, size):
-            sides[2, b, i] = 0.5 * w_all
-        # loops that write to one or two rows each: with more of them a compiler can't tell that they lie apart
-        for i in range(size):
-            sides[0, b, i] = 1 / sides[2, b, i]
-            sides[1, b, i] = 1 / (w_all - sides[2, b, i])
-        for i in range(size):
-            terms[3, i] += (sides[0, b, i] + sides[1, b, i]) / n_band
-        for i in range(size):
-            rho = max(1 - (sides[0, b, i] + sides[1, b, i] - inverse) / 6, 0.1)
-            sides[3, b, i] = -2 * rho * (w_all - sides[2, b, i])
-            sides[2, b, i] *= -2 * rho
-    if lag > 0:
-        cross = 2 * lag / ((1 - lag) * (1 - lag) * n)
-        for i in range(m):
-            # variance of the difference of two successive means, as it is over what it would be without correlation
-            k = i + 1.0
-            wider = lags[0, i + 1] * (n - k) / (k * n) + lags[0, m - i] * k / ((n - k) * n)
-            wider -= cross * lags[1, i + 1] * lags[1, m - i]
-            terms[0, i] = 1 / wider
-            terms[3, i] *= wider
-
-
-@njit(nogil=True, cache=True, **VECTOR)
-def shares(n_band, m, spread, terms, work, bits):
-    """The rest of `terms`, for `evidence`: shares of a step's variance that are no noise, and ln of those that are.
-
-    spread : prior size of a step, nepers; terms : from `layout`; work, bits : scratch of `fastlog`
-    """
-    size = padded(m)
-    wide = (1 + (n_band - 1) * ALIKE) * spread * spread
-    thin = (1 - ALIKE) * spread * spread
-    for i in range(size):
-        terms[1, i] = wide / (wide + terms[3, i])
-        work[0, i] = 1 - terms[1, i]
-    for i in range(size):
-        terms[2, i] = thin / (thin + terms[3, i])
-        work[1, i] = 1 - terms[2, i]
-    ln(work, bits, 2, size)
-    for i in range(size):
-        terms[3, i] = work[0, i] + (n_band - 1) * work[1, i]
-
-
-@njit(nogil=True, cache=True, **VECTOR)
-def scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits):
-    """z of every step in low:high: -2 rho ln(likelihood ratio) of two means, before and from a date, against one.
-
-    Parameters
-    ----------
-    sums, weights : (band, n + 1) from `fill_sums`; lag, sides, terms : as in `layout`, from it
-    d0, everything, degrees : looks vary between pixels with d0 degrees of freedom (inf: not); `scatter` of low:high
-    out : (3, padded n), of which the rows Z and COMMON are filled
-    work, bits : (6 * band, padded n) scratch of `fastlog`
-
-    Returns
-    -------
-    the largest z, and the largest of what the bands do alike
-    """
-    n_band = sums.shape[0]
-    m = high - low - 1
-    size = padded(m)
-    spare = work.shape[0] // 3
-    for b in range(n_band):
-        level = (weights[b, high] - weights[b, low]) / (sums[b, high] - sums[b, low])
-        whole = (sums[b, high] - sums[b, low]) * level
-        for i in range(m):
-            work[2 * b, i] = (sums[b, low + 1 + i] - sums[b, low]) * level
-        for i in range(m, size):
-            work[2 * b, i] = 0.5 * whole
-        for i in range(size):
-            work[2 * b + 1, i] = max((whole - work[2 * b, i]) * sides[1, b, i], TINY)
-        for i in range(size):
-            work[2 * b, i] = max(work[2 * b, i] * sides[0, b, i], TINY)
-    ln(work, bits, 2 * n_band, size)
-    for b in range(n_band):
-        for i in range(size):
-            zb = sides[2, b, i] * work[2 * b, i] + sides[3, b, i] * work[2 * b + 1, i]
-            work[spare, i] = max(zb, 0.0)
-        if b == 0:
-            for i in range(size):
-                out[Z, i] = work[spare, i]
-                out[COMMON, i] = math.copysign(math.sqrt(work[spare, i]), work[1, i] - work[0, i])
-        else:
-            for i in range(size):
-                out[Z, i] += work[spare, i]
-                out[COMMON, i] += math.copysign(math.sqrt(work[spare, i]), work[2 * b + 1, i] - work[2 * b, i])
-    if not math.isinf(d0):
-        # where looks vary, the likelihood ratio with the pixel's own unknown (`omnibus.uneven`)
-        scale = d0 + degrees - 0.5 * n_band - 1
-        for i in range(size):
-            work[0, i] = 1 + out[Z, i] / (d0 + max(everything - out[Z, i], 0.0))
-        ln(work, bits, 1, size)
-        for i in range(size):
-            work[0, i] = max(scale * work[0, i], 0.0)
-        for i in range(size):
-            out[COMMON, i] *= math.sqrt(work[0, i] / max(out[Z, i], TINY))
-        for i in range(size):
-            out[Z, i] = work[0, i]
-    share = 1.0 / n_band
-    for i in range(size):
-        out[COMMON, i] *= out[COMMON, i] * share
-    if lag > 0:
-        for i in range(m):
-            out[Z, i] *= terms[0, i]
-            out[COMMON, i] *= terms[0, i]
-    for i in range(m, size):
-        out[Z, i] = 0.0
-        out[COMMON, i] = 0.0
-    best = 0.0
-    alike = 0.0
-    for i in range(size):
-        best = max(best, out[Z, i])
-        alike = max(alike, out[COMMON, i])
-    return best, alike
-
-
-@njit(nogil=True, cache=True, **VECTOR)
-def evidence(out, terms, n_band, m, work, bits):
-    """ln of the mean Bayes factor of a step at any of m dates against none; fills the row MASS.
-
-    terms : from `layout` and `shares`
-
-    A step is N(0, spread^2) in each band, with correlation ALIKE between bands: what the bands do alike has the
-    variance (1 + (band - 1) ALIKE) spread^2, what they do apart (1 - ALIKE) spread^2 (Laplace's form of the
-    likelihood).
-    """
-    size = padded(m)
-    for i in range(size):
-        apart = max(out[Z, i] - out[COMMON, i], 0.0)
-        out[MASS, i] = 0.5 * (terms[3, i] + terms[1, i] * out[COMMON, i] + terms[2, i] * apart)
-    for i in range(m, size):
-        out[MASS, i] = -1e300
-    top = -1e300
-    for i in range(size):
-        top = max(top, out[MASS, i])
-    for i in range(size):
-        out[MASS, i] -= top
-    exp(out, MASS, work, bits, size)
-    total = 0.0
-    for i in range(size):
-        total += out[MASS, i]
-    share = 1 / total
-    for i in range(size):
-        out[MASS, i] *= share
-    return top + math.log(total / m)
-
-
-@njit(nogil=True, cache=True)
-def interval(out, m):
-    """(date, first, last) : the most likely of m dates, and those between which a change lies with the chance COVER."""
-    at = largest(out, MASS, m)
-    first = at
-    last = at
-    seen = out[MASS, at]
-    while seen < COVER:
-        down = out[MASS, first - 1] if first > 0 else -1.0
-        up = out[MASS, last + 1] if last < m - 1 else -1.0
-        if down < 0 and up < 0:
-            break
-        if down >= up:
-            first -= 1
-            seen += down
-        else:
-            last += 1
-            seen += up
-    return at, first, last
-
-
-@njit(nogil=True, cache=True)
-def largest(out, row, m):
-    """Where the largest of out[row, :m] is."""
-    at = 0
-    for i in range(1, m):
-        if out[row, i] > out[row, at]:
-            at = i
-    return at
+    n_band, n_time, _ = values.shape
+    flat = values.ravel()
+    there = 0
+    for i in range(flat.size):
+        there += (flat[i] > 0) & (flat[i] < np.inf)
+    full = width == LANE and there == flat.size
+    for k in range(LANE):
+        n[k] = 0
+        if full:
+            n[k] = n_time
+        elif k < width:
+            for t in range(n_time):
+                good = True
+                for b in range(n_band):
+                    good &= values[b, t, k] > 0 and values[b, t, k] < np.inf
+                dates[n[k], k] = t
+                n[k] += good
+    return full
 
 
 @njit(nogil=True, cache=True)
@@ -291,56 +112,157 @@ def _chance(ln_odds):
 
 
 @njit(nogil=True, cache=True)
-def _step(x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits):
-    """(date, by how much it passes the limits) of the step that stands out most in low:high."""
-    everything, degrees = scatter(x, w, low, high, work, bits) if not math.isinf(d0) else (0.0, 0.0)
-    layout(weights, low, high, lag, lags, sides, terms)
-    best, alike = scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits)
-    over, over_alike = best - limits[0, high - low], alike - limits[1, high - low]
-    row = Z if over >= over_alike else COMMON
-    return low + 1 + largest(out, row, high - low - 1), max(over, over_alike)
+def _tell(sums, k, dates, low, at, high, first, last, chance, i, strongest, p, whole, sizes, direction):
+    """Writes down the i-th change of a pixel: at `at` in low:high, between the dates low + first and low + 1 + last."""
+    size = 0.0
+    up = 0
+    n_band = sums.shape[1]
+    for b in range(n_band):
+        s, w = sums[SUMS, b], sums[WEIGHTS, b]
+        old = (s[at, k] - s[low, k]) / (w[at, k] - w[low, k])
+        new = (s[high, k] - s[at, k]) / (w[high, k] - w[at, k])
+        size += 10 * math.log10(max(new, TINY) / max(old, TINY)) / n_band
+        up += 1 if new > old else -1
+    kept = (whole.shape[0] - 3) // 3
+    if i < kept:
+        whole[3 + i, p] = dates[at, k]
+        whole[3 + kept + i, p] = dates[low + first, k]
+        whole[3 + 2 * kept + i, p] = dates[low + 1 + last, k]
+        sizes[2 + i, p] = size
+        sizes[2 + kept + i, p] = chance
+    if strongest:
+        whole[0, p] = dates[at, k]
+        whole[1, p] = dates[low + first, k]
+        whole[2, p] = dates[low + 1 + last, k]
+        sizes[0, p] = size
+        direction[p] = 1 if up == n_band else (-1 if up == -n_band else 0)
 
 
 @njit(nogil=True, cache=True)
-def segment(x, w, n, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits, found):
-    """Binary segmentation of 0:n into `found`, which holds the first change already; in order. Returns how many.
+def _ends(state, found, k):
+    """(low, high) of the segment that lane k waits for."""
+    at, count = state[AT, k], state[COUNT, k]
+    # parts lie between changes, a change between its neighbours
+    after = at if state[PHASE, k] == SEARCH else at + 1
+    return (found[at - 1, k] if at > 0 else 0), (found[after, k] if after < count else state[N, k])
 
-    Then each date again between its neighbours, and away with the one they make least needed, until all are.
-    """
-    count = 1
-    # ends of segments that are still to be searched: those between found changes, in order, from `done` on
-    done = 0
-    while done <= count:
-        low = 0 if done == 0 else found[done - 1]
-        high = n if done == count else found[done]
-        excess = 0.0
-        at = 0
+
+@njit(nogil=True, cache=True)
+def _next(state, seen, found, k):
+    """What lane k asks after the answer to its last question; phase FREE where it has no more."""
+    while state[PHASE, k] == SEARCH:
+        if state[AT, k] > state[COUNT, k]:
+            state[PHASE, k] = AGAIN if state[COUNT, k] > 1 else FREE
+            state[AT, k] = 0
+            seen[LEAST, k] = np.inf
+            return
+        low, high = _ends(state, found, k)
         if high - low > 1:
-            at, excess = _step(x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits)
-        if excess > 0:
-            for i in range(count, done, -1):
-                found[i] = found[i - 1]
-            found[done] = at
-            count += 1
+            return
+        state[AT, k] += 1
+    if state[PHASE, k] == AGAIN and state[AT, k] == state[COUNT, k]:
+        state[AT, k] = 0
+        if seen[LEAST, k] > 0:
+            state[PHASE, k] = TELL
+            return
+        seen[LEAST, k] = np.inf
+        state[COUNT, k] -= 1
+        for i in range(state[WHICH, k], state[COUNT, k]):
+            found[i, k] = found[i + 1, k]
+        if state[COUNT, k] == 1:
+            state[PHASE, k] = FREE
+    elif state[PHASE, k] == TELL and state[AT, k] == state[COUNT, k]:
+        state[PHASE, k] = FREE
+
+
+@njit(nogil=True, cache=True)
+def _round(
+    sums, dates, looks, weighted, state, seen, found, limits, d0, wider, ln_prior, spread, tables, work, out, odds,
+    best, n_changes, whole, sizes, direction,
+):  # fmt: skip
+    """One question of every lane, and what follows from the answer. Returns how many lanes are left with another."""
+    low = np.zeros(LANE, np.int64)
+    n = np.zeros(LANE, np.int64)
+    length = np.zeros(LANE, np.float32)
+    ln_factor = np.zeros(LANE)
+    longest = 0
+    telling = False
+    for k in range(LANE):
+        if state[PHASE, k] != FREE:
+            low[k], high = _ends(state, found, k)
+            n[k] = high - low[k]
+            length[k] = n[k]
+            longest = max(longest, n[k])
+            telling |= state[PHASE, k] == TELL
+    m = padded(max(longest - 1, 0))
+    fill_uniform(length, m, wider, tables)
+    ratios(sums, low, n, looks, weighted, d0, tables, work, out, best)
+    if telling:
+        fill_odds(sums, low, n, m, looks, weighted, spread, tables, odds)
+        chances(out, odds, n, m, ln_factor)
+    busy = 0
+    for k in range(LANE):
+        if state[PHASE, k] == FREE:
+            continue
+        over, over_alike = best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]
+        excess = max(over, over_alike)
+        at = low[k] + 1 + largest(out[Z] if over >= over_alike else out[COMMON], n[k] - 1, k)
+        place = state[AT, k]
+        if state[PHASE, k] == SEARCH:
+            if excess > 0:
+                for i in range(state[COUNT, k], place, -1):
+                    found[i, k] = found[i - 1, k]
+                found[place, k] = at
+                state[COUNT, k] += 1
+            else:
+                state[AT, k] += 1
+        elif state[PHASE, k] == AGAIN:
+            found[place, k] = at
+            state[AT, k] += 1
+            if excess < seen[LEAST, k]:
+                seen[LEAST, k] = excess
+                state[WHICH, k] = place
         else:
-            done += 1
-    while count > 1:
-        least = np.inf
-        which = 0
-        for i in range(count):
-            low = 0 if i == 0 else found[i - 1]
-            high = n if i == count - 1 else found[i + 1]
-            found[i], excess = _step(
-                x, w, low, high, sums, weights, lag, lags, d0, limits, sides, terms, out, work, bits
-            )
-            if excess < least:
-                least, which = excess, i
-        if least > 0:
-            break
-        for i in range(which, count - 1):
-            found[i] = found[i + 1]
-        count -= 1
-    return count
+            most, first, last = interval(out[MASS], n[k] - 1, k, COVER)
+            found[place, k] = low[k] + 1 + most
+            z = out[Z, most * LANE + k]
+            p = state[PIXEL, k]
+            _tell(
+                sums, k, dates, low[k], found[place, k], low[k] + n[k], first, last, _chance(ln_factor[k] + ln_prior),
+                place, z > seen[TOP, k], p, whole, sizes, direction,
+            )  # fmt: skip
+            seen[TOP, k] = max(seen[TOP, k], z)
+            seen[SEVERAL, k] += ln_factor[k]
+            state[AT, k] += 1
+            n_changes[p] = state[COUNT, k]
+            # one step or these: half the prior each
+            one, several = seen[SINGLE, k], seen[SEVERAL, k]
+            peak = max(one, several)
+            both = peak + math.log(0.5 * math.exp(one - peak) + 0.5 * math.exp(several - peak))
+            sizes[1, p] = _chance(both + ln_prior)
+        _next(state, seen, found, k)
+        busy += state[PHASE, k] != FREE
+    return busy
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def _fill_logs(values, logs):
+    for i in range(values.size):
+        logs[i] = logarithm(values[i])
+
+
+@njit(nogil=True, cache=True)
+def _date_weights(looks, slope, sigma, p, weight):
+    """Looks of a pixel at each date, in each band, once the residual shift has widened the noise."""
+    for b in range(looks.shape[0]):
+        last = 0.0
+        here = float(looks[b, p])
+        for t in range(weight.shape[1]):
+            s = sigma[min(t, sigma.shape[0] - 1), p]
+            if s != last:
+                here = date_looks(float(looks[b, p]), slope[b, p], s, looks.shape[0])
+                last = s
+            weight[b, t] = here
 
 
 @njit(nogil=True, cache=True)
@@ -367,176 +289,168 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
     """
     n_band = len(series)
     n_time, n_row, n_col = series[0].shape
-    n_obs = np.zeros((n_row, n_col), np.uint16)
-    n_changes = np.zeros((n_row, n_col), np.uint16)
-    flag = np.zeros((n_row, n_col), np.uint8)
-    strongest = np.full((n_row, n_col), -1, np.int32)
-    after = np.full((n_row, n_col), -1, np.int32)
-    by = np.full((n_row, n_col), -1, np.int32)
-    magnitude = np.full((n_row, n_col), np.nan, np.float32)
-    direction = np.zeros((n_row, n_col), np.int8)
-    probability = np.full((n_row, n_col), np.nan, np.float32)
-    break_date = np.full((max_breaks, n_row, n_col), -1, np.int32)
-    break_after = np.full((max_breaks, n_row, n_col), -1, np.int32)
-    break_by = np.full((max_breaks, n_row, n_col), -1, np.int32)
-    break_magnitude = np.full((max_breaks, n_row, n_col), np.nan, np.float32)
-    break_probability = np.full((max_breaks, n_row, n_col), np.nan, np.float32)
+    n_px = n_row * n_col
+    looks, slope, sigma = looks.reshape(n_band, n_px), slope.reshape(n_band, n_px), sigma.reshape(-1, n_px)
+    n_obs, n_changes = np.zeros(n_px, np.uint16), np.zeros(n_px, np.uint16)
+    flag, direction = np.zeros(n_px, np.uint8), np.zeros(n_px, np.int8)
+    # strongest, after, by, and those of each change; magnitude, probability, and those of each change
+    whole = np.full((3 + 3 * max_breaks, n_px), -1, np.int32)
+    sizes = np.full((2 + 2 * max_breaks, n_px), np.nan, np.float32)
 
-    lags = lag_tables(n_time, lag)
+    uneven = not math.isinf(d0)
+    wider = correlated(n_time, lag) if lag > 0 else np.ones((0, 0), np.float32)
     ln_prior = math.log(prior / (1 - prior))
-    lane = np.ones((n_band, n_time, LANE), np.float32)
-    least = np.empty(LANE, np.float32)
-    total = np.empty(LANE, np.float32)
-    dates = np.empty(n_time, np.int64)
-    x = np.empty((n_band, n_time))
-    w = np.empty((n_band, n_time))
-    sums = np.zeros((n_band, n_time + 1))
-    weights = np.zeros((n_band, n_time + 1))
-    size = padded(n_time)
-    out = np.zeros((3, size))
-    sides = np.empty((4, n_band, size))
-    terms = np.empty((4, size))
-    # for parts of the series, so that the layout of the whole outlives the pixel
-    part_out = np.zeros((3, size))
-    part_sides = np.empty((4, n_band, size))
-    part_terms = np.empty((4, size))
-    work = np.empty((6 * n_band, size))
-    bits = work.view(np.int64)
-    found = np.empty(n_time, np.int64)
-    laid = np.full(n_band, np.nan)  # looks that the layout holds for, nan where it is a pixel's own
-    n_laid = -1
+    size = padded(n_time) * LANE
+    tables, part_tables = np.zeros((6, size), np.float32), np.zeros((6, size), np.float32)
+    odds, part_odds = np.zeros((3, size), np.float32), np.zeros((3, size), np.float32)
+    work = np.zeros((2, size), np.float32)
+    out, part_out = np.zeros((3, size), np.float32), np.zeros((3, size), np.float32)
+    best, part_best = np.zeros((2, LANE), np.float32), np.zeros((2, LANE), np.float32)
+    block = np.ones((BLOCK, n_band, n_time, LANE), np.float32)
+    logs = np.zeros((n_band, n_time, LANE), np.float32)
+    weight = np.ones((n_band, n_time))
+    evenly = np.ones((n_band, n_time))
+    sums, dates = np.zeros((4, n_band, n_time + 1, LANE)), np.zeros((n_time, LANE), np.int64)
+    n, low, length = np.zeros(LANE, np.int64), np.zeros(LANE, np.int64), np.zeros(LANE, np.float32)
+    own, before = np.ones((n_band, LANE), np.float32), np.zeros((n_band, LANE), np.float32)
+    weighted, none = np.zeros(LANE, np.bool_), np.zeros(LANE, np.bool_)
+    ln_factor = np.zeros(LANE)
+    # the lanes of those that changed
+    held, held_dates = np.zeros(sums.shape), np.zeros(dates.shape, np.int64)
+    held_looks, held_weighted = np.ones(own.shape, np.float32), np.zeros(LANE, np.bool_)
+    state, seen, found = np.full((6, LANE), FREE), np.zeros((4, LANE)), np.zeros((n_time, LANE), np.int64)
+    busy = free = 0
+    # whether weights and dates are those of full series; and in the lanes of those that changed
+    plain, held_plain = False, np.zeros(LANE, np.bool_)
 
-    for r in range(n_row):
-        for c0 in range(0, n_col, LANE):
-            width = min(LANE, n_col - c0)
+    for p0 in range(0, n_px, LANE):
+        width = min(LANE, n_px - p0)
+        if p0 % (BLOCK * LANE) == 0:
             for b in range(n_band):
-                band = series[b]
-                for t in range(n_time):
-                    for k in range(width):
-                        lane[b, t, k] = band[t, r, c0 + k]
-            least[:] = np.inf
-            total[:] = 0
+                _gather(series[b].reshape(n_time, n_px), p0, b, block)
+        values = block[p0 // LANE % BLOCK]
+        full = _observed(values, width, dates, n)
+        if full and not plain:
+            for t in range(n_time):
+                dates[t] = t
+        if uneven:
+            _fill_logs(values.ravel(), logs.ravel())
+        shifted = False
+        for k in range(LANE):
+            weighted[k] = False
+            if k < width:
+                n_obs[p0 + k] = n[k]
+            if n[k] < min_obs:
+                n[k] = 0
+                full = False
             for b in range(n_band):
+                own[b, k] = looks[b, p0 + k] if n[k] > 0 else 1.0
+                if n[k] > 0 and slope[b, p0 + k] > 0:
+                    for t in range(sigma.shape[0]):
+                        weighted[k] |= sigma[t, p0 + k] > 0
+            shifted |= weighted[k]
+        if full and not shifted:
+            for b in range(n_band):
+                _fill_sums(values[b], sums[SUMS, b])
+                if uneven:
+                    _fill_sums(logs[b], sums[LOGS, b])
+            if not plain:
                 for t in range(n_time):
-                    for k in range(LANE):
-                        value = lane[b, t, k]
-                        least[k] = min(least[k], value)
-                        total[k] += value
-            for k in range(width):
-                c = c0 + k
-                n = n_time
-                # NaN and inf show in the sum
-                if not (least[k] > 0 and total[k] < np.inf):
-                    n = 0
-                    for t in range(n_time):
-                        good = True
-                        for b in range(n_band):
-                            good &= lane[b, t, k] > 0 and lane[b, t, k] < np.inf
-                        dates[n] = t
-                        n += good
-                else:
-                    for t in range(n_time):
-                        dates[t] = t
-                n_obs[r, c] = n
-                if n < min_obs:
-                    continue
-                widened = False
-                same = n == n_laid
-                for b in range(n_band):
-                    own = float(looks[b, r, c])
-                    for i in range(n):
-                        x[b, i] = lane[b, dates[i], k]
-                    for i in range(n):
-                        w[b, i] = own
-                    if slope[b, r, c] > 0:
-                        last_sigma = 0.0
-                        here = own
-                        for i in range(n):
-                            s = sigma[min(dates[i], sigma.shape[0] - 1), r, c]
-                            if s != last_sigma:
-                                here = date_looks(own, slope[b, r, c], s, n_band)
-                                last_sigma = s
-                                widened = widened or here < own
-                            w[b, i] = here
-                    same = same and own == laid[b]
-                fill_sums(x, w, n, sums, weights)
-                if widened or not same:
-                    layout(weights, 0, n, lag, lags, sides, terms)
-                    shares(n_band, n - 1, spread, terms, work, bits)
-                    n_laid = -1 if widened else n
-                    for b in range(n_band):
-                        laid[b] = looks[b, r, c]
-                everything, degrees = scatter(x, w, 0, n, work, bits) if not math.isinf(d0) else (0.0, 0.0)
-                best, alike = scan(sums, weights, 0, n, lag, sides, terms, d0, everything, degrees, out, work, bits)
-                single = evidence(out, terms, n_band, n - 1, work, bits)
-                probability[r, c] = _chance(single + ln_prior)
-                over, over_alike = best - limits[0, n], alike - limits[1, n]
-                if not max(over, over_alike) > 0:
-                    if widened:
-                        for b in range(n_band):
-                            for i in range(n):
-                                w[b, i] = looks[b, r, c]
-                        fill_sums(x, w, n, sums, weights)
-                        _, excess = _step(
-                            x, w, 0, n, sums, weights, lag, lags, d0, limits, part_sides, part_terms, part_out,
-                            work, bits,
-                        )  # fmt: skip
-                        if excess > 0:
-                            flag[r, c] |= 2
-                    continue
-                found[0] = 1 + largest(out, Z if over >= over_alike else COMMON, n - 1)
-                count = segment(
-                    x, w, n, sums, weights, lag, lags, d0, limits, part_sides, part_terms, part_out, work, bits,
-                    found,
+                    sums[WEIGHTS, :, t + 1] = t + 1
+                    sums[INVERSE, :, t + 1] = t + 1
+                plain = True
+        else:
+            plain = False
+            for k in range(LANE):
+                if weighted[k]:
+                    _date_weights(looks, slope, sigma, p0 + k, weight)
+                    own[:, k] = 1.0
+                _fill_lane(values, logs, dates, n[k], k, weight if weighted[k] else evenly, sums)
+        same = True
+        longest = 0
+        for k in range(LANE):
+            same &= length[k] == n[k]
+            length[k] = n[k]
+            longest = max(longest, n[k])
+        m = padded(max(longest - 1, 0))
+        if not same:
+            fill_uniform(length, m, wider, tables)
+        for b in range(n_band):
+            for k in range(LANE):
+                same &= own[b, k] == before[b, k]
+                before[b, k] = own[b, k]
+        ratios(sums, low, n, own, weighted, d0, tables, work, out, best)
+        if shifted or not same:
+            fill_odds(sums, low, n, m, own, weighted, spread, tables, odds)
+        if shifted:
+            length[:] = 0  # the tables of weighted lanes are their own
+        chances(out, odds, n, m, ln_factor)
+        for k in range(width):
+            if n[k] == 0:
+                continue
+            p = p0 + k
+            sizes[1, p] = _chance(ln_factor[k] + ln_prior)
+            over, over_alike = best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]
+            if not max(over, over_alike) > 0:
+                continue
+            weighted_here = weighted[k]
+            weighted[k] = False  # those left are asked again without the shift
+            n_changes[p] = 1
+            most, first, last = interval(out[MASS], n[k] - 1, k, COVER)
+            _tell(
+                sums, k, dates, 0, most + 1, n[k], first, last, sizes[1, p], 0, True, p, whole, sizes,
+                direction,
+            )  # fmt: skip
+            while busy == LANE:
+                busy = _round(
+                    held, held_dates, held_looks, held_weighted, state, seen, found, limits, d0, wider, ln_prior,
+                    spread, part_tables, work, part_out, part_odds, part_best, n_changes, whole, sizes, direction,
                 )  # fmt: skip
-                n_changes[r, c] = count
-                top = -1.0
-                several = 0.0
-                for i in range(count):
-                    low = 0 if i == 0 else found[i - 1]
-                    high = n if i == count - 1 else found[i + 1]
-                    own = single
-                    if count == 1:
-                        most, first, last = interval(out, n - 1)
-                        z = out[Z, most]
-                    else:
-                        _step(
-                            x, w, low, high, sums, weights, lag, lags, d0, limits, part_sides, part_terms,
-                            part_out, work, bits,
-                        )  # fmt: skip
-                        shares(n_band, high - low - 1, spread, part_terms, work, bits)
-                        own = evidence(part_out, part_terms, n_band, high - low - 1, work, bits)
-                        several += own
-                        most, first, last = interval(part_out, high - low - 1)
-                        z = part_out[Z, most]
-                    at = low + 1 + most
-                    found[i] = at
-                    size = 0.0
-                    up = 0
-                    for b in range(n_band):
-                        old = (sums[b, at] - sums[b, low]) / (weights[b, at] - weights[b, low])
-                        new = (sums[b, high] - sums[b, at]) / (weights[b, high] - weights[b, at])
-                        size += 10 * math.log10(max(new, TINY) / max(old, TINY)) / n_band
-                        up += 1 if new > old else -1
-                    if i < max_breaks:
-                        break_date[i, r, c] = dates[at]
-                        break_after[i, r, c] = dates[low + first]
-                        break_by[i, r, c] = dates[low + 1 + last]
-                        break_magnitude[i, r, c] = size
-                        break_probability[i, r, c] = _chance(own + ln_prior)
-                    if z > top:
-                        top = z
-                        strongest[r, c] = dates[at]
-                        after[r, c] = dates[low + first]
-                        by[r, c] = dates[low + 1 + last]
-                        magnitude[r, c] = size
-                        direction[r, c] = 1 if up == n_band else (-1 if up == -n_band else 0)
-                if count > 1:
-                    # one step or these: half the prior each
-                    peak = max(single, several)
-                    both = peak + math.log(0.5 * math.exp(single - peak) + 0.5 * math.exp(several - peak))
-                    probability[r, c] = _chance(both + ln_prior)
+            while state[PHASE, free] != FREE:
+                free = (free + 1) % LANE
+            for row in range(4):
+                # what is the same for all full series is there already
+                if (
+                    (uneven and row == LOGS)
+                    or row == SUMS
+                    or (not (plain and held_plain[free]) and (uneven or row < LOGS))
+                ):
+                    held[row, :, : n[k] + 1, free] = sums[row, :, : n[k] + 1, k]
+            if not (plain and held_plain[free]):
+                held_dates[:, free] = dates[:, k]
+            held_plain[free] = plain
+            held_looks[:, free] = own[:, k]
+            held_weighted[free] = weighted_here
+            found[0, free] = 1 + largest(out[Z] if over >= over_alike else out[COMMON], n[k] - 1, k)
+            state[PIXEL, free], state[N, free], state[PHASE, free] = p, n[k], SEARCH
+            state[COUNT, free], state[AT, free] = 1, 0
+            seen[SINGLE, free] = ln_factor[k]
+            seen[SEVERAL, free] = 0.0
+            seen[TOP, free] = -1.0
+            _next(state, seen, found, free)
+            busy += state[PHASE, free] != FREE
+        if shifted:
+            for k in range(LANE):
+                if weighted[k]:
+                    own[:, k] = looks[:, p0 + k]
+                _fill_lane(values, logs, dates, n[k], k, evenly, sums)
+                length[k] = n[k]
+            before[:] = np.nan
+            fill_uniform(length, m, wider, tables)
+            ratios(sums, low, n, own, none, d0, tables, work, out, best)
+            for k in range(width):
+                if weighted[k] and max(best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]) > 0:
+                    flag[p0 + k] |= 2
+    while busy > 0:
+        busy = _round(
+        held, held_dates, held_looks, held_weighted, state, seen, found, limits, d0, wider, ln_prior, spread,
+        part_tables, work, part_out, part_odds, part_best, n_changes, whole, sizes, direction,
+        )  # fmt: skip
+    whole, sizes = whole.reshape(-1, n_row, n_col), sizes.reshape(-1, n_row, n_col)
+    kept = 3 + max_breaks
     return (
-        n_obs, n_changes, flag, strongest, after, by, magnitude, direction, probability,
-        break_date, break_after, break_by, break_magnitude, break_probability,
+        n_obs.reshape(n_row, n_col), n_changes.reshape(n_row, n_col), flag.reshape(n_row, n_col), whole[0], whole[1],
+        whole[2], sizes[0], direction.reshape(n_row, n_col), sizes[1], whole[3:kept],
+        whole[kept : kept + max_breaks], whole[kept + max_breaks :], sizes[2 : 2 + max_breaks],
+        sizes[2 + max_breaks :],
     )  # fmt: skip

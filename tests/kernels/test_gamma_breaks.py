@@ -3,21 +3,24 @@ import pytest
 
 from benchmarks.sar_stack import speckle
 from geoalign.detectors.gamma_glr import limits
-from geoalign.kernels.gamma_breaks import (
+from geoalign.kernels.gamma_breaks import breaks
+from geoalign.kernels.gamma_lanes import (
     COMMON,
+    INVERSE,
+    LANE,
+    LOGS,
     MASS,
+    SUMS,
+    WEIGHTS,
     Z,
-    breaks,
-    evidence,
-    fill_sums,
+    chances,
+    correlated,
+    fill_odds,
+    fill_uniform,
     interval,
-    lag_tables,
-    layout,
     padded,
-    scan,
-    scatter,
-    shares,
-)  # fmt: skip
+    ratios,
+)
 from tests.naive import gamma_steps
 
 
@@ -39,21 +42,24 @@ def run(series, looks=4.4, alpha=0.01, d0=np.inf, lag=0.0, slope=0.0, sigma=0.0,
     return {name: values[..., 0, :] for name, values in zip(names, out, strict=True)}
 
 
-def steps(values, looks, low, high, lag=0.0, d0=np.inf):
-    """Rows Z, COMMON, MASS of a segment, with all that lies before them."""
+def steps(values, looks, low, high, lag=0.0, lane=5):
+    """(rows Z, COMMON, MASS of a segment, the largest of the first two), in a lane among others that are idle."""
     n_band, n = values.shape
-    size = padded(n)
-    sums, weights = np.zeros((2, n_band, n + 1))
-    sides, terms, out = np.zeros((4, n_band, size)), np.zeros((4, size)), np.zeros((3, size))
-    work = np.empty((6 * n_band, size))
-    bits = work.view(np.int64)
-    fill_sums(values, looks, n, sums, weights)
-    everything, degrees = scatter(values, looks, low, high, work, bits)
-    layout(weights, low, high, lag, lag_tables(n, lag), sides, terms)
-    shares(n_band, high - low - 1, 0.9, terms, work, bits)
-    best = scan(sums, weights, low, high, lag, sides, terms, d0, everything, degrees, out, work, bits)
-    ln_factor = evidence(out, terms, n_band, high - low - 1, work, bits)
-    return out[:, : high - low - 1], best, ln_factor
+    size = padded(n) * LANE
+    sums, shift = np.zeros((4, n_band, n + 1, LANE)), np.zeros(LANE, bool)
+    for row, what in ((SUMS, looks * values), (WEIGHTS, looks), (LOGS, looks * np.log(values)), (INVERSE, 1 / looks)):
+        sums[row, :, 1:, lane] = np.cumsum(what, axis=1)
+    start, length = np.zeros((2, LANE), np.int64)
+    start[lane], length[lane], shift[lane] = low, high - low, True
+    own, tables = np.ones((n_band, LANE), np.float32), np.zeros((6, size), np.float32)
+    work, out, odds = (np.zeros((k, size), np.float32) for k in (2, 3, 3))
+    best, factor = np.zeros((2, LANE), np.float32), np.zeros(LANE)
+    wider = correlated(n, lag) if lag else np.ones((0, 0), np.float32)
+    fill_uniform(length.astype(np.float32), padded(high - low - 1), wider, tables)
+    m = ratios(sums, start, length, own, shift, np.inf, tables, work, out, best)
+    fill_odds(sums, start, length, m, own, shift, 0.9, tables, odds)
+    chances(out, odds, length, m, factor)
+    return out.reshape(3, -1, LANE)[:, : high - low - 1, lane], best[:, lane], out
 
 
 @pytest.mark.parametrize("n_band", [1, 2, 3])
@@ -63,9 +69,9 @@ def test_ratios_are_those_of_the_definition(n_band, low, high):
     looks = np.random.default_rng(1).uniform(1, 9, values.shape)
     out, best, _ = steps(values, looks, low, high)
     z, alike = gamma_steps(values[:, low:high], looks[:, low:high])
-    np.testing.assert_allclose(out[Z], z, rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(out[COMMON], alike, rtol=1e-5, atol=1e-6)
-    assert best == pytest.approx((z.max(), alike.max()), rel=1e-5)
+    np.testing.assert_allclose(out[Z], z, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out[COMMON], alike, rtol=1e-4, atol=1e-5)
+    assert list(best) == pytest.approx([z.max(), alike.max()], rel=1e-5)
 
 
 def test_correlated_dates_make_a_mean_as_uncertain_as_it_is():
@@ -75,16 +81,16 @@ def test_correlated_dates_make_a_mean_as_uncertain_as_it_is():
     wider = contrast @ cov @ contrast / (contrast @ contrast)
     values, looks = gamma((1, n)).astype(float), np.full((1, n), 4.4)
     assert steps(values, looks, 0, n)[0][Z, j - 1] / steps(values, looks, 0, n, lag)[0][Z, j - 1] == pytest.approx(
-        wider
+        wider, rel=1e-4
     )
 
 
 def test_the_posterior_of_dates_adds_up_and_its_interval_holds_what_it_says():
     values, looks = gamma((2, 40), seed=4).astype(float), np.full((2, 40), 4.4)
     values[:, 25:] *= 0.6
-    out, _, _ = steps(values, looks, 0, 40)
+    out, _, rows = steps(values, looks, 0, 40, lane=7)
     assert out[MASS].sum() == pytest.approx(1)
-    at, first, last = interval(out, 39)
+    at, first, last = interval(rows[MASS], 39, 7, 0.95)
     assert first <= at <= last
     assert out[MASS, first : last + 1].sum() >= 0.95
     assert out[MASS, at] == out[MASS].max()
