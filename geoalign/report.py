@@ -19,6 +19,8 @@ from geoalign.pipeline import DETECTION_COLUMNS, REGISTRATION_COLUMNS, read_run
 from geoalign.publish import read_manifest, record_file, resolve
 from geoalign.report_page import PAGE, SCRIPT, STYLE
 
+MOST_POLYGONS = 30
+"""Polygons of a layer that the page lists."""
 WHY_TEXT = {
     "no_data": "never observed",
     "too_few": "too few usable observations",
@@ -198,12 +200,53 @@ def _layer(folder, name, run, document):
             plot.date_histogram(layer["dates"], pixel_ha=pixel_ha), f"Histogram of the dates of {layer['kind']}"
         )
         parts.append(f"<figure class=chart>{chart}<figcaption>Changed area by date of change.</figcaption></figure>")
+    parts[1:] = [f"<div>{''.join(parts[1:])}{_polygons(folder / 'layers' / name)}</div>"]
     links = ", ".join(
         f'<a href="{escape(place, quote=True)}">{escape(Path(place).name)}</a>'
         for place in sorted(set(layer["files"].values()))
     )
     files = f"<p class=note>Files beside this page: {links}</p>"
     return f"<article><h3>{escape(name)}</h3><div class=pair>{''.join(parts)}</div>{files}</article>"
+
+
+def _polygons(folder):
+    """The largest polygons of a layer: when, how sure, how large and where, sortable by each."""
+    import geopandas as gpd
+
+    path = folder / "changes.gpkg"
+    frame = gpd.read_file(path, use_arrow=True) if path.is_file() else None
+    if frame is None or frame.empty:
+        return ""
+    largest = frame.sort_values(["area_ha", "id"], ascending=[False, True]).head(MOST_POLYGONS)
+    places = largest.geometry.representative_point()
+    places = places.to_crs(4326) if frame.crs is not None else places
+    rows = []
+    for record, place in zip(largest.itertuples(index=False), places):
+        where = f"{place.y:.4f}, {place.x:.4f}"
+        if frame.crs is not None:
+            link = f"https://www.openstreetmap.org/?mlat={place.y:.5f}&mlon={place.x:.5f}#map=15/{place.y:.5f}/{place.x:.5f}"
+            where = f'<a href="{escape(link, quote=True)}" rel=noreferrer title="Open a map here">{where}</a>'
+        dates = (_day(value) for value in (record.start_date, record.date_after, record.date_by, record.end_date))
+        rows.append(
+            [
+                *(f"<span class=d>{day}</span>" for day in dates),
+                _number(record.area_ha, 2),
+                _number(record.probability, 2),
+                _number(record.magnitude, 2, sign=True),
+                f"<span class=d>{where}</span>",
+            ]
+        )
+    head = ["first seen", "after", "by", "ended", "ha", "p", "size", "lat, lon"]
+    left = f"; the other {len(frame) - len(rows):,} are in changes.gpkg" if len(frame) > len(rows) else ""
+    note = (
+        f"<p class=note>{len(rows)} polygons, the largest first{left}. The change lies after one "
+        f"and by the other date; p: probability, size: magnitude. A click on a heading sorts.</p>"
+    )
+    return _table(head, rows, numeric=(4, 5, 6), sortable=True) + note
+
+
+def _day(value):
+    return "–" if pd.isna(value) else str(pd.Timestamp(value).date())
 
 
 def _background(folder, layer, document):
@@ -388,14 +431,15 @@ def _provenance(document):
 # ----------------------------------------------------------------------------------------------------- small things
 
 
-def _table(head, rows, numeric=()):
+def _table(head, rows, numeric=(), *, sortable=False):
     numeric = set(numeric)
     cells = "".join(f"<th{' class=n' if i in numeric else ''}>{h}</th>" for i, h in enumerate(head))
     lines = "".join(
         "<tr>" + "".join(f"<td{' class=n' if i in numeric else ''}>{c}</td>" for i, c in enumerate(row)) + "</tr>"
         for row in rows
     )
-    return f"<div class=scroll><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>"
+    kind = " class=sortable" if sortable else ""
+    return f"<div class=scroll><table{kind}><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>"
 
 
 def _frame(frame):

@@ -36,6 +36,10 @@ th,td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--line)
 th{color:var(--soft);font-weight:600;white-space:nowrap}
 td:last-child{min-width:220px}td.n:last-child{min-width:0}.d{white-space:nowrap}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.sortable{font-size:12px}.sortable th,.sortable td{padding-right:8px}
+.sortable th{cursor:pointer}.sortable th[aria-sort]{color:var(--ink)}
+.sortable td:last-child{min-width:0}
+.sortable th[aria-sort=ascending]::after{content:" ↑"}.sortable th[aria-sort=descending]::after{content:" ↓"}
 code,pre{font:12px/1.45 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 pre{background:var(--tint);padding:12px;border-radius:6px;overflow-x:auto}
 .bad{color:var(--bad);font-weight:600}
@@ -60,4 +64,14 @@ function set(v){f.style.setProperty('--cut',v+'%')}
 r.addEventListener('input',function(){set(r.value)});
 f.addEventListener('pointermove',function(e){if(e.pointerType!=='mouse'&&!e.buttons)return;
 var b=f.getBoundingClientRect(),v=Math.max(0,Math.min(100,100*(e.clientX-b.left)/b.width));r.value=v;set(v)})});
+document.querySelectorAll('table.sortable').forEach(function(t){var body=t.tBodies[0];
+t.querySelectorAll('th').forEach(function(h,k){h.tabIndex=0;
+function sort(){var down=h.getAttribute('aria-sort')==='ascending',sign=down?-1:1;
+t.querySelectorAll('th').forEach(function(o){o.removeAttribute('aria-sort')});
+h.setAttribute('aria-sort',down?'descending':'ascending');
+function key(r){var v=r.cells[k].textContent.trim();return v==='–'?null:h.classList.contains('n')?parseFloat(v):v}
+Array.from(body.rows).sort(function(a,b){var x=key(a),y=key(b);
+if(x===null||y===null)return(x===null)-(y===null);return sign*(x<y?-1:x>y?1:0)}).forEach(function(r){body.append(r)})}
+h.addEventListener('click',sort);
+h.addEventListener('keydown',function(e){if(e.key==='Enter'||e.key===' '){e.preventDefault();sort()}})})});
 """

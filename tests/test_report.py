@@ -1,13 +1,15 @@
 """The report page: it stands alone, says what was found and what was not, and escapes what it is given."""
 
+import json
 import re
 from html.parser import HTMLParser
 
+import geopandas as gpd
 import pytest
 
 from geoalign import publish, run
 from geoalign.errors import StateError
-from geoalign.report import html_report, write_report
+from geoalign.report import MOST_POLYGONS, html_report, write_report
 from tests.small_site import SITE, copy_site, make_scenes
 
 NASTY = "<script>alert('x')</script> & \\\"more\\\""
@@ -91,6 +93,27 @@ def test_the_page_says_what_was_found_and_what_was_left_out(done, page):
     for scene in done.registration["scene"]:
         assert scene in page
     assert done.run_id in page
+
+
+def test_the_figures_are_those_of_the_summary_and_of_the_polygons(done, page):
+    document = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+    for name, layer in document["layers"].items():
+        found = next(row for row in re.findall(r"<tr>.*?</tr>", page) if f"<td>{name}</td>" in row)
+        total = sum(layer["pixels"].values())
+        assert f"{layer['area_ha']:,.1f} ha" in found
+        assert f"<td class=n>{layer['polygons']:,}</td>" in found
+        assert min(layer["dates"]) in found
+        assert max(layer["dates"]) in found
+        assert f"{100 * layer['pixels']['not_observable'] / total:.1f} %" in found
+        table = page[page.index(f"<h3>{name}</h3>") :]
+        table = table[table.index("class=sortable") : table.index("</table>")]
+        frame = gpd.read_file(done.folder / "layers" / name / "changes.gpkg", use_arrow=True)
+        assert table.count("<tr>") == len(frame) + 1 <= MOST_POLYGONS + 1
+        for record in frame.itertuples():
+            assert f"{record.start_date}" in table
+            assert f"<td class=n>{record.area_ha:.2f}</td>" in table
+            place = gpd.GeoSeries([record.geometry], crs=frame.crs).representative_point().to_crs(4326)[0]
+            assert f"{place.y:.4f}, {place.x:.4f}" in table
 
 
 def test_the_same_run_gives_the_same_page(done, page):
