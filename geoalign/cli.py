@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         _say("stopped.")
         return 130
+    except SystemExit as stop:  # SIGTERM, see monitor.command.terminable
+        _say("stopped.")
+        return _code(stop.code)
     except GeoalignError as err:
         if debug:
             raise
@@ -366,6 +369,124 @@ def run(
     with progress() as on_step:
         result = pipeline.run(config, threads=threads, on_step=on_step, then=[write_report])
     return _show_run(result, json)
+
+
+@app.command()
+def monitor(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[ACTION] SITE [NAME ...]",
+            help="The site's TOML file; before or after it one of visit (default), status, history, retry, rebuild, "
+            "doctor; then names of alerts or scenes.",
+            show_default=False,
+        ),
+    ],
+    watch: Annotated[
+        float | None, typer.Option(metavar="MINUTES", min=0.01, help="Visit again and again, so many minutes apart.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a visit would take in; write nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of a cluster on this machine.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> int:
+    """Watch a site: take in what is new, publish alerts, say whether it was looked at. Safe to run at any time."""
+    from geoalign.monitor import Monitor, command
+
+    action, site, names = command.parse(words)
+    watched = Monitor(site, threads=threads, workers=workers, scheduler=scheduler)
+    with command.terminable():
+        if action == "visit" and dry_run:
+            document = watched.plan()
+            return _print_json(document) if json else _show_monitor_plan(document)
+        if action in ("visit", "retry", "rebuild"):
+            return _visits(watched, action, names, watch, json)
+        if action == "doctor":
+            findings = watched.doctor()
+            bad = any(f.status == "bad" for f in findings)
+            rows = [asdict(f) for f in findings]
+            return (_print_json(rows) if json else _table(f"doctor {site}", rows) or 0) or int(bad)
+        if action == "history":
+            document = watched.history(*names[:1])
+            return _print_json(document) if json else _show_history(document)
+        document = watched.status()
+        return _print_json(document) if json else _show_status(document)
+
+
+def _visits(watched, action, names, watch, json) -> int:
+    """One visit, or one after another until stopped; a visit that fails is told and the next one tries again."""
+    import time
+
+    from geoalign.progress import progress
+
+    while True:
+        code = 0
+        try:
+            with progress() as on_step:
+                if action == "retry":
+                    result = watched.retry(*names, on_step=on_step)
+                else:
+                    result = getattr(watched, action)(on_step=on_step)
+            code = result.exit_code
+            _print_json(asdict(result)) if json else _show_visit(result)
+        except GeoalignError as err:
+            if watch is None or isinstance(err, ConfigError):
+                raise
+            _say(f"error: {err}")
+        if watch is None:
+            return code
+        action = "visit"
+        time.sleep(watch * 60)
+
+
+def _show_visit(result) -> int:
+    if result.scenes:
+        _table("scenes", result.scenes)
+    if result.changes:
+        _table(
+            "alerts: what is new", result.changes, ("theme", "alert", "status", "change", "date", "area_ha", "reason")
+        )
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(result.alerts.items())) or "none"
+    _out(f"alerts      {counts}")
+    _out(f"health      {result.health['status']}")
+    for reason in result.health["reasons"]:
+        _out(f"            {reason}")
+    _out(f"generation  {result.folder}{'' if result.new else ' (nothing new)'}")
+    return 0
+
+
+def _show_status(document) -> int:
+    health = document["health"]
+    _out(f"{document['site']}: {health['status']}")
+    for reason in health["reasons"]:
+        _out(f"  {reason}")
+    tiles = [{"theme": name, **tile} for name, found in health["tiles"].items() for tile in found]
+    worst = sorted(tiles, key=lambda t: -(t["days"] if t["days"] is not None else 1e9))[:10]
+    _table("tiles, the longest unseen first", worst, ("theme", "tile", "last_seen", "days", "limit_days", "state"))
+    if document["not_used"]:
+        _table("scenes that are not used", document["not_used"])
+    for name in ("alerts", "scenes", "last_visit", "models", "lock", "generation"):
+        if document[name]:
+            _out(f"{name:<12}{_short(document[name])}")
+    return 0
+
+
+def _show_history(document) -> int:
+    for name, rows in document.items():
+        plain = [{k: v for k, v in row.items() if k not in ("record", "summary", "rank", "paths")} for row in rows]
+        _table(name, plain)
+    return 0
+
+
+def _show_monitor_plan(document) -> int:
+    for name, stack in document["stacks"].items():
+        _out(
+            f"{name}: {stack['listed']} files, {len(stack['new'])} new scenes, baseline {stack['baseline']}, at most "
+            f"{stack['evidence_mb_at_most']} MB of evidence"
+        )
+        _table("", stack["new"])
+    return 0
 
 
 @app.command()

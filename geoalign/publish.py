@@ -165,7 +165,7 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     out = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != "manifest.json":
-            out[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            out[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     return out
 
 
@@ -175,7 +175,7 @@ def record_file(folder: Path, path: Path) -> None:
     document = read_manifest(folder)
     if not path.is_relative_to(folder) or "files" not in document:
         return
-    record = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    record = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     document["files"] = dict(sorted({**document["files"], path.relative_to(folder).as_posix(): record}.items()))
     write_json(folder / "manifest.json", document)
 
@@ -191,7 +191,7 @@ def verify(folder: Path) -> list[str]:
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != record["bytes"]:
             wrong.append(f"{name} has {path.stat().st_size} bytes, {record['bytes']} were written")
-        elif _sha256(path) != record["sha256"]:
+        elif file_sha256(path) != record["sha256"]:
             wrong.append(f"{name} has changed since it was written (sha256 differs)")
     return wrong
 
@@ -207,7 +207,7 @@ def inputs(scenes) -> list[dict[str, Any]]:
                 stat = path.stat()
                 record["bytes"] = stat.st_size
                 if stat.st_size <= HASHED_BYTES:
-                    record["sha256"] = _sha256(path)
+                    record["sha256"] = file_sha256(path)
                 else:
                     record["changed_ns"] = stat.st_mtime_ns
             out.append(record)
@@ -246,7 +246,8 @@ def peak_rss_mb() -> float:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _sha256(path) -> str:
+def file_sha256(path) -> str:
+    """SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

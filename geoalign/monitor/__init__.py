@@ -12,11 +12,12 @@ from typing import Any
 
 from geoalign.config import Config, load_config
 from geoalign.errors import ConfigError
+from geoalign.monitor import inspect
 from geoalign.monitor.cluster import runner
 from geoalign.monitor.ledger import Ledger
 from geoalign.monitor.lock import held
 from geoalign.monitor.store import sweep
-from geoalign.monitor.visit import Visit, Work, visit
+from geoalign.monitor.visit import Visit, Work, failed, rebuild, visit
 from geoalign.publish import make_folder
 
 log = logging.getLogger("geoalign")
@@ -79,6 +80,49 @@ class Monitor:
         with self._work(now, on_step) as work:
             return visit(work, again=again)
 
+    def status(self, *, now: float | None = None) -> dict[str, Any]:
+        """Health, what is published, the last visit, what could not be used; needs no lock and waits for nobody."""
+        with Ledger(self.folder / LEDGER, readonly=True) as ledger:
+            return inspect.status(self.config, self.folder, ledger, now)
+
+    def history(self, what: str | None = None) -> dict[str, Any]:
+        """What is known of an alert, of a scene, or (None) of the last visits."""
+        with Ledger(self.folder / LEDGER, readonly=True) as ledger:
+            return inspect.history(ledger, what)
+
+    def plan(self, *, now: float | None = None) -> dict[str, Any]:
+        """What a visit would take in (`--dry-run`); nothing is written, and no pixel is read."""
+        path = self.folder / LEDGER
+        with Ledger(path, readonly=True) if path.is_file() else Ledger.empty() as ledger:
+            return inspect.plan(self.config, ledger, now)
+
+    def doctor(self) -> list[inspect.Finding]:
+        """Whether all that the site holds is whole: every checksum is looked at."""
+        with Ledger(self.folder / LEDGER, readonly=True) as ledger:
+            return inspect.doctor(self.config, self.folder, ledger)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Hashes of states, rasters and current alerts: the same for every order in which the same scenes came."""
+        with Ledger(self.folder / LEDGER, readonly=True) as ledger:
+            return inspect.fingerprint(self.config, self.folder, ledger)
+
+    def retry(self, *scenes: str, now: float | None = None, on_step: Callable[[str], None] | None = None) -> Visit:
+        """A visit that looks again at scenes that were refused: those named, or all of them."""
+        with self._work(now, on_step) as work:
+            rows = work.ledger.rows("SELECT scene FROM products WHERE status IN ('quarantined', 'waiting')")
+            rows += work.ledger.rows("SELECT scene FROM evidence WHERE status = 'rejected'")
+            refused = {r["scene"] for r in rows}
+            unknown = [s for s in scenes if s not in refused]
+            if unknown:
+                known = ", ".join(sorted(refused)) or "there are none"
+                raise ConfigError(f"{', '.join(unknown)}: not among the scenes that were refused ({known}).")
+            return visit(work, again=scenes or tuple(sorted(refused)))
+
+    def rebuild(self, *, now: float | None = None, on_step: Callable[[str], None] | None = None) -> Visit:
+        """Fold everything again from the evidence; evidence that is damaged is made again from its scenes."""
+        with self._work(now, on_step) as work:
+            return rebuild(work)
+
     @contextmanager
     def _work(self, now, on_step) -> Iterator[Work]:
         root = make_folder(self.folder)
@@ -91,14 +135,13 @@ class Monitor:
                 Ledger(root / LEDGER) as ledger,
                 runner(threads=self.threads, workers=self.workers, scheduler=self.scheduler) as hands,
             ):
-                yield Work(
-                    self.config,
-                    root,
-                    ledger,
-                    hands,
-                    time.time() if now is None else now,
-                    on_step or (lambda name: None),
-                )
+                moment = time.time() if now is None else now
+                work = Work(self.config, root, ledger, hands, moment, on_step or (lambda name: None))
+                try:
+                    yield work
+                except BaseException as err:
+                    failed(work, err)
+                    raise
 
 
 def _check(config) -> None:

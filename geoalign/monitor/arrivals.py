@@ -16,7 +16,8 @@ from typing import Any
 
 from geoalign.errors import GeoalignError, NoUsableData, StackError
 from geoalign.monitor.ledger import Ledger, insert
-from geoalign.monitor.store import digest, file_sha256
+from geoalign.monitor.store import digest
+from geoalign.publish import file_sha256
 
 log = logging.getLogger("geoalign")
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from geoalign.errors import ConfigError, GeoalignError
+from geoalign.monitor.store import stopping
 
 log = logging.getLogger("geoalign")
 
@@ -40,7 +41,9 @@ class Runner:
             try:
                 return list(pool.map(task, jobs))
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                stopping.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                stopping.clear()
                 raise
 
     def _spread(self, task, jobs):

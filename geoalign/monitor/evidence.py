@@ -16,7 +16,7 @@ import numpy as np
 
 from geoalign.errors import GeoalignError, MatchError, StackError, StateError
 from geoalign.monitor.baseline import FORMAT, Frame, images
-from geoalign.monitor.store import array_digest, digest, point, staged_folder
+from geoalign.monitor.store import array_digest, digest, go_on, point, staged_folder
 
 log = logging.getLogger("geoalign")
 
@@ -179,6 +179,7 @@ class _Target:
         self.array, self.side, self.digests, self.counts = array, side, {}, {}
 
     def __setitem__(self, region, values):
+        go_on()
         name = f"r{region[1].start:05d}c{region[2].start:05d}"
         self.array[region] = values
         self.digests[name] = array_digest(np.asarray(values))

@@ -20,7 +20,7 @@ from geoalign.errors import StateError
 from geoalign.kernels.zones import NO_DAY
 from geoalign.monitor.baseline import Frame
 from geoalign.monitor.evidence import Scene, Tile, lazy_values, read_tile, stack_of, tiles
-from geoalign.monitor.store import digest, point, read_arrays, remove, write_arrays
+from geoalign.monitor.store import digest, go_on, point, read_arrays, remove, write_arrays
 
 log = logging.getLogger("geoalign")
 
@@ -160,6 +160,7 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
     counts = []
     n_obs = detector.report(state).n_obs.values
     for step in steps:
+        go_on()
         values = read_tile(root, step.scene.key, tile)
         # also where nothing of the tile was seen: scenes are counted, and what a tile knows must not depend on its size
         state = detector.update(state, stack_of([values], [step.scene], frame)).compute()

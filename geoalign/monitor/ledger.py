@@ -77,6 +77,14 @@ class Ledger:
         except sqlite3.DatabaseError as err:
             raise _told(err, self.path) from err
 
+    @classmethod
+    def empty(cls) -> Ledger:
+        """A ledger in memory, of a site that was never visited."""
+        ledger = cls.__new__(cls)
+        ledger.path, ledger.db = Path(":memory:"), _connect(":memory:", False)
+        _bring_up(ledger.db, ledger.path, False)
+        return ledger
+
     def close(self) -> None:
         self.db.close()
 

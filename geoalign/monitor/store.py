@@ -24,6 +24,9 @@ from geoalign.errors import StateError
 KILL_POINT = "GEOALIGN_KILL_AT"
 """Environment variable of the tests: `name` or `name:n`, where the process dies by SIGKILL, the n-th time there."""
 
+stopping = threading.Event()
+"""Set while a visit is being stopped: tasks that run in threads look at it and end between two tiles."""
+
 _MAGIC = b"GEOALIGN-ARRAYS-1\n"
 _PART = ".part-"
 _passed: dict[str, int] = {}
@@ -41,15 +44,20 @@ def point(name: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Stopped(Exception):
+    """A task ended because its visit is being stopped."""
+
+
+def go_on() -> None:
+    """Raise `Stopped` where the visit is being stopped."""
+    if stopping.is_set():
+        raise Stopped
+
+
 def digest(*parts: Any) -> str:
     """A name of 32 letters for JSON-able values: equal values, equal name."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def file_sha256(path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def array_digest(array: np.ndarray) -> str:

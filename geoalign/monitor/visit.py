@@ -114,7 +114,7 @@ def visit(work: Work, *, again=()) -> Visit:
     with work.step("baseline"):
         frames = _frames(work, acquisitions)
     with work.step("evidence"):
-        _gather(work, acquisitions, frames)
+        _gather(work, acquisitions, frames, again)
     themes = themes_of(work.config, work.ledger, frames)
     with work.step("fold"):
         told = {t.name: fold_theme(work, t) for t in themes}
@@ -124,6 +124,58 @@ def visit(work: Work, *, again=()) -> Visit:
         _deliver(work)
     work.timings["total"] = round(clock.perf_counter() - begin, 3)
     return replace(result, timings=dict(work.timings))
+
+
+def failed(work: Work, err: BaseException) -> None:
+    """Write down why a visit ended; where even that can't be written, the next one finds it interrupted."""
+    text = str(err) or type(err).__name__
+    stopped = isinstance(err, KeyboardInterrupt | SystemExit)
+    try:
+        with work.ledger.writing() as db:
+            db.execute(
+                "UPDATE visits SET status = ?, finished = ?, summary = ? WHERE id = ? AND status = 'running'",
+                ("interrupted" if stopped else "failed", _utc(), json.dumps({"error": text}), work.number),
+            )
+        frames = known_frames(work.ledger)
+        themes = themes_of(work.config, work.ledger, frames) if frames else []
+        state = health_of(
+            work.config, work.ledger, themes, work.ledger.get("tiles", {}), work.now, "" if stopped else text
+        )
+        publish.write_json(work.root / "health.json", state.plain() | {"generation": work.ledger.get("generation", "")})
+    except (GeoalignError, OSError) as again:
+        log.debug("the failure can't be written down: %s", again)
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def rebuild(work: Work) -> Visit:
+    """A visit that folds everything again from the evidence, and makes damaged evidence again from its scenes."""
+    frames = known_frames(work.ledger)
+    if not frames:
+        raise StateError("the site has no baseline yet: there is nothing to rebuild. Run `geoalign monitor` first.")
+    with work.step("verify"):
+        for stack, frame in frames.items():
+            rows = work.ledger.rows("SELECT * FROM evidence WHERE stack = ? AND status = 'valid'", stack)
+            bad = {r["key"]: r for r in rows if evidence.verify(work.root, r["key"], frame)}
+            if not bad:
+                continue
+            products = work.ledger.rows("SELECT * FROM products WHERE stack = ?", stack)
+            acquisitions, _ = resolve([Product.of(r) for r in products])
+            for key, row in bad.items():
+                acquisition = acquisitions.get(row["acquisition"])
+                if acquisition is None or evidence.evidence_key(acquisition, frame) != key:
+                    raise StateError(
+                        f"the evidence of {row['scene']} is damaged, and the scene it was made of is gone."
+                    )
+                remove(evidence.path_of(work.root, key))
+                record = evidence.make_evidence(_job(work, acquisition, frame, history=bool(row["history"])))
+                if record["status"] != "valid":
+                    raise StateError(f"the evidence of {row['scene']} can't be made again: {record['reason']}")
+                work.events.append(("repaired", row["scene"], "its evidence was damaged and is made again"))
+    remove(work.root / "state")
+    return visit(work)
 
 
 # ------------------------------------------------------------------------------------------------------------- find
@@ -268,7 +320,7 @@ def _job(work, acquisition: Acquisition, frame: Frame, *, history: bool) -> dict
     }  # fmt: skip
 
 
-def _gather(work, acquisitions, frames) -> None:
+def _gather(work, acquisitions, frames, again) -> None:
     """Evidence of what is new; what a newer delivery replaces is superseded. One transaction."""
     since = np.datetime64(work.config.monitor.since, "ns")
     jobs, gone, early = [], [], []
@@ -285,7 +337,7 @@ def _gather(work, acquisitions, frames) -> None:
                 if name not in frame.scenes and name not in current:
                     early.append((acquisition, key))
                 continue
-            if status in (None, arrivals.SUPERSEDED):
+            if status in (None, arrivals.SUPERSEDED) or (status == REJECTED and acquisition.scene in again):
                 jobs.append(_job(work, acquisition, frame, history=False))
                 jobs[-1]["frame_orbits"] = frame.orbits if frame.kind == "sar" else ()
                 gone += [k for k in current.get(name, ()) if k != key]
@@ -502,7 +554,7 @@ def _publish(work, themes, told, started) -> Visit:
             publish.write_json(part / "manifest.json", document)
             point("publish.staged")
         point("publish.renamed")
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    finished = _utc()
     counts = _counts(current)
     with ledger.writing() as db:
         for alert, change in revisions:
