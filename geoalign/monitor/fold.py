@@ -95,7 +95,7 @@ def chain(detector, frame: Frame, history, scenes, *, since: str, refit_days: fl
             name = digest(RENEW, name, at)
             steps.append(Step(RENEW, name, version, since=at))
             folded = 0
-        name = digest(SCENE, name, scene.key)
+        name = digest(SCENE, name, scene.key, scene.scene, scene.time)  # its id is told in alerts
         folded += 1
         after = np.datetime64(order[k + 1].time, "ns") if k + 1 < len(order) else moment
         mark = folded % EVERY_SCENES == 0 or (moment - begin) // bin_days != (after - begin) // bin_days

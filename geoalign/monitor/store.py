@@ -62,7 +62,7 @@ def digest(*parts: Any) -> str:
 
 def array_digest(array: np.ndarray) -> str:
     """A short hash of an array's bytes."""
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=12).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data, digest_size=12).hexdigest()
 
 
 @contextmanager

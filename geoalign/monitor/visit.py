@@ -323,10 +323,11 @@ def _job(work, acquisition: Acquisition, frame: Frame, *, history: bool) -> dict
 def _gather(work, acquisitions, frames, again) -> None:
     """Evidence of what is new; what a newer delivery replaces is superseded. One transaction."""
     since = np.datetime64(work.config.monitor.since, "ns")
-    jobs, gone, early = [], [], []
+    jobs, gone, early, renamed = [], [], [], []
     for stack, frame in frames.items():
-        rows = work.ledger.rows("SELECT key, acquisition, status FROM evidence WHERE stack = ?", stack)
+        rows = work.ledger.rows("SELECT key, acquisition, status, scene FROM evidence WHERE stack = ?", stack)
         known = {(r["acquisition"], r["key"]): r["status"] for r in rows}
+        names = {r["key"]: r["scene"] for r in rows}
         current: dict[str, list[str]] = {}
         for row in rows:
             current.setdefault(row["acquisition"], []).append(row["key"])
@@ -341,6 +342,8 @@ def _gather(work, acquisitions, frames, again) -> None:
                 jobs.append(_job(work, acquisition, frame, history=False))
                 jobs[-1]["frame_orbits"] = frame.orbits if frame.kind == "sar" else ()
                 gone += [k for k in current.get(name, ()) if k != key]
+            elif names[key] != acquisition.scene:
+                renamed.append((acquisition.scene, key))  # a copy came before its original
     wrong = [job for job in jobs if job["frame_orbits"] and job["orbit"] not in job["frame_orbits"]]
     right = [job for job in jobs if job not in wrong]
     made = work.runner.map(evidence.make_evidence, right, at_once=1)
@@ -360,6 +363,7 @@ def _gather(work, acquisitions, frames, again) -> None:
                 arrivals.write_events(db, work.number, [(row["status"], row["scene"], row["reason"])])
         for key in gone:
             db.execute("UPDATE evidence SET status = ? WHERE key = ?", (arrivals.SUPERSEDED, key))
+        db.executemany("UPDATE evidence SET scene = ? WHERE key = ?", renamed)
         for acquisition, key in early:
             reason = f"of {acquisition.time[:10]}, before since, and not in the baseline, which is frozen"
             log.warning("%s: %s", acquisition.scene, reason)
@@ -780,6 +784,8 @@ def point_latest(root: Path, ledger: Ledger) -> None:
         os.symlink(target, part, target_is_directory=True)
     except OSError:  # a file with the name where links are not allowed
         part.write_text(target, encoding="utf-8")
+    if pointer.is_dir() and not pointer.is_symlink():  # a backup that followed the link was put back
+        remove(pointer)
     point("latest.staged")
     os.replace(part, pointer)
     sync_path(root)
