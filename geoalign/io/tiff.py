@@ -13,6 +13,9 @@ from geoalign.errors import StackError
 MAX_PIXELS = 2**31
 MAX_BLOCK_BYTES = 256 * 2**20
 MAX_BANDS = 1024
+MAX_RATIO = 1100
+"""Bytes that one byte of a file may unpack to where more than `FREE_BYTES` come of it. Deflate reaches 1032."""
+FREE_BYTES = 2**30
 
 _TYPES = {1: "B", 2: "c", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _PLANAR = 256, 257, 258, 277, 284
@@ -22,6 +25,7 @@ _WANTED = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _PLANAR, _ROWS_PER_STRIP, _TILE_WID
 _PLACES = {_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS}
 _MAX_BLOCKS = 2**22
 _MAX_DIRECTORIES = 64
+_TOO_MANY = (-1,)
 
 
 def check_tiff(path) -> None:
@@ -47,9 +51,12 @@ def _check(path):
         start = stream.read(512)
         _check_magic(path, start, size)
         try:
+            unpacked = 0
             for tags in _directories(stream, start, size):
                 _check_sizes(path, tags)
                 _check_extent(path, tags, size)
+                unpacked += _unpacked(tags)
+            _check_ratio(path, unpacked, size)
         except (struct.error, EOFError) as err:
             raise StackError(
                 f"{path} is truncated: its directory lies beyond the end of the file ({size} bytes). Fetch it again."
@@ -90,7 +97,7 @@ def _entries(stream, table, count, entry, order, big, size):
             continue
         number = struct.unpack_from(order + ("Q" if big else "I"), table, k * entry + 4)[0]
         if number > (_MAX_BLOCKS if tag in _PLACES else MAX_BANDS * 64):
-            yield tag, (number,) if tag not in _PLACES else ()
+            yield tag, (number,) if tag not in _PLACES else _TOO_MANY
             continue
         code = order + str(number) + _TYPES[kind]
         length = struct.calcsize(code)
@@ -113,23 +120,46 @@ def _at(stream, place, length, size):
 def _check_sizes(path, tags):
     width, height = (tags.get(t, (0,))[0] for t in (_WIDTH, _HEIGHT))
     samples = tags.get(_SAMPLES, (1,))[0]
-    sample_bytes = -(-max(tags.get(_BITS, (1,))) // 8)
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise StackError(
             f"{path} claims {width} x {height} pixels; at most 2^31 are read from one file. "
             "If that is true, cut it into tiles."
         )
+    if any(tags.get(place) == _TOO_MANY for place in _PLACES):
+        raise StackError(f"{path} claims more than {_MAX_BLOCKS} blocks. Rewrite it with larger ones: gdal_translate.")
     if samples > MAX_BANDS:
         raise StackError(f"{path} claims {samples} bands; at most {MAX_BANDS} are read. The header is not credible.")
-    together = samples if tags.get(_PLANAR, (1,))[0] == 1 else 1
+    block = _block_bytes(tags)
+    if block > MAX_BLOCK_BYTES:
+        raise StackError(
+            f"{path} has blocks of {block / 2**20:.0f} MiB; a read would allocate that at "
+            f"once, and at most {MAX_BLOCK_BYTES // 2**20} MiB are. Rewrite it tiled: gdal_translate -of COG."
+        )
+
+
+def _block_bytes(tags):
+    """What one block takes when it is unpacked."""
+    width, height = (tags.get(t, (0,))[0] for t in (_WIDTH, _HEIGHT))
+    sample_bytes = -(-max(tags.get(_BITS, (1,))) // 8)
+    together = tags.get(_SAMPLES, (1,))[0] if tags.get(_PLANAR, (1,))[0] == 1 else 1
     if _TILE_WIDTH in tags:
         block = tags[_TILE_WIDTH][0] * tags.get(_TILE_HEIGHT, (0,))[0]
     else:
         block = width * min(height, tags.get(_ROWS_PER_STRIP, (height,))[0])
-    if block * sample_bytes * together > MAX_BLOCK_BYTES:
+    return block * sample_bytes * together
+
+
+def _unpacked(tags):
+    """What all blocks that hold anything unpack to."""
+    lengths = tags.get(_TILE_COUNTS, ()) or tags.get(_STRIP_COUNTS, ())
+    return _block_bytes(tags) * sum(1 for n in lengths if n)
+
+
+def _check_ratio(path, unpacked, size):
+    if unpacked > FREE_BYTES and unpacked > MAX_RATIO * size:
         raise StackError(
-            f"{path} has blocks of {block * sample_bytes * together / 2**20:.0f} MiB; a read would allocate that at "
-            f"once, and at most {MAX_BLOCK_BYTES // 2**20} MiB are. Rewrite it tiled: gdal_translate -of COG."
+            f"{path} would unpack its {size} bytes to {unpacked / 2**30:.1f} GiB; no scene packs that well "
+            f"(at most {MAX_RATIO} times). It is refused as a decompression bomb."
         )
 
 
