@@ -8,6 +8,8 @@ from scipy.stats import f as fisher_f
 
 N_BIN = 512
 MOST_ROUNDS, STILL = 3000, 1e-7
+MOST_CHANGE = 0.5
+"""Share of an image that change takes at the most: what the greater part does counts as no change."""
 LEAST_NU, MOST_NU = 6.0, 400.0
 """Tails of "no change": a Student's t of fewer degrees of freedom would take in the change; of more it is normal."""
 
@@ -40,8 +42,9 @@ def two_classes(distance, dof: float):
     for _ in range(MOST_ROUNDS):
         scale, nu = _unchanged(x, weight * (1 - part), dof)
         w = weight * part
-        share = min(max(w.sum(), 1e-6), 1 - 1e-6)
-        mean = (w * x).sum() / w.sum()
+        # the middle of the distances stands for no change, and change lies beyond it: else the two may trade places
+        share = min(max(w.sum(), 1e-6), MOST_CHANGE)
+        mean = max((w * x).sum() / w.sum(), scale + 0.5 * np.log(dof))
         sd = max(np.sqrt((w * (x - mean) ** 2).sum() / w.sum()), 2 * width)
         ln0 = np.log(1 - share) + ln_unchanged(x, scale, nu, dof)
         ln1 = np.log(share) - 0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi)

@@ -28,7 +28,8 @@ def test_linear_radiometry_has_no_effect():
     x, y, _ = scenes()
     one = reweighted(x, y)[0]
     other = reweighted(3 * x - 1, y @ np.array([[2.0, 0.1, 0], [0, 0.5, 0.2], [0.1, 0, 5.0]]) + 7)[0]
-    np.testing.assert_allclose(other, one, rtol=0.02)
+    # but for the ridge, which goes by the bands as they are
+    np.testing.assert_allclose(other, one, rtol=0.04, atol=0.01)
 
 
 def test_planted_change_is_far_and_weights_leave_it_out():
@@ -91,3 +92,16 @@ def test_a_sample_keeps_complete_pixels_and_their_neighbours():
     np.testing.assert_array_equal(got[0], [0, 20, 100, 120, 1, 21, 101, 121])
     assert np.isnan(got[2, 4:]).all()
     assert np.isnan(got[4, 4:]).all()
+
+
+def test_it_settles_alike_whichever_part_of_a_scene_is_seen():
+    """Nearly half of the ground are crops that grew from one date to the next, unevenly."""
+    rng = np.random.default_rng(4)
+    n = 30_000
+    ground = rng.normal(0.2, 0.05, (n, 3)) @ np.array([[1, 0.6, 0.1], [0, 0.8, -0.4], [0, 0, 0.7]])
+    after = ground + rng.normal(0, 0.004, ground.shape)
+    crops = rng.random(n) < 0.45
+    after[crops] += rng.gamma(2.0, 0.05, (crops.sum(), 1)) * np.array([-0.5, 1.0, 0.3])
+    rho = [reweighted(ground[k], after[k])[1] for k in (slice(None), slice(0, 9_000), slice(20_000, None))]
+    np.testing.assert_allclose(rho[1], rho[0], atol=0.01)
+    np.testing.assert_allclose(rho[2], rho[0], atol=0.01)

@@ -42,3 +42,13 @@ def test_the_tail_distance_is_exceeded_as_often_as_said():
 def test_too_little_or_constant_gives_nan():
     assert np.isnan(two_classes(np.ones(500), 3.0)).all()
     assert np.isnan(two_classes(np.arange(1.0, 20), 3.0)).all()
+
+
+def test_change_does_not_trade_places_with_no_change():
+    """Where no class stands out the greater part of the pixels is what stayed the same."""
+    rng = np.random.default_rng(3)
+    for _ in range(4):
+        distance = np.exp(rng.normal(0.3, 0.9, 20_000))
+        scale, _, mean, _, share = two_classes(distance, 3.0)
+        assert share <= 0.5
+        assert mean >= scale + 0.5 * np.log(3.0)
