@@ -1,6 +1,6 @@
 """SAR themes on series with known change and traps: F1, false change, dates; floods beside water, wind and wet fields.
 
-    python benchmarks/sar_themes.py [--seeds 3]
+    python benchmarks/sar_themes.py [--seeds 3] [--only themes floods]
 
 The worlds are those of `sar_worlds.py`. "Null" is the same world without change: all that is flagged there is false.
 """
@@ -81,13 +81,20 @@ def floods(seeds):
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=["themes", "floods"])
     given = parser.parse_args()
-    head = f"{given.seeds} worlds each, 96 x 96 px, {LOOKS} looks, defaults; steps of 3 dB (vv and vh; clearings 1.5 "
-    head += "dB in vv), patches of 4 to 26 px, moisture swings of 2 dB over all land on a quarter of the dates."
-    write_section("sar_themes.py: clearing, building and damage in SAR series", [head, "", *themes(given.seeds)])
-    head = f"{given.seeds} worlds each, 128 x 128 px, defaults. Fields get 3 dB darker or 2.5 dB brighter, parcel by "
-    head += "parcel, on a third of the dates and during the flood; wind on the water; a slope in radar shadow."
-    write_section("sar_themes.py: floods in SAR series", [head, "", *floods(given.seeds)])
+    if "themes" in given.only:
+        head = (
+            f"{given.seeds} worlds each, 96 x 96 px, {LOOKS} looks, defaults; steps of 3 dB (vv and vh; clearings 1.5 "
+        )
+        head += "dB in vv), patches of 4 to 26 px, moisture swings of 2 dB over all land on a quarter of the dates."
+        write_section("sar_themes.py: clearing, building and damage in SAR series", [head, "", *themes(given.seeds)])
+    if "floods" in given.only:
+        head = (
+            f"{given.seeds} worlds each, 128 x 128 px, defaults. Fields get 3 dB darker or 2.5 dB brighter, parcel by "
+        )
+        head += "parcel, on a third of the dates and during the flood; wind on the water; a slope in radar shadow."
+        write_section("sar_themes.py: floods in SAR series", [head, "", *floods(given.seeds)])
     return 0
 
 

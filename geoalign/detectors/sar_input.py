@@ -114,9 +114,9 @@ def speckle_of(stack, bands, enl=None) -> Speckle:
     if all(value is None for value in known):
         # all bands at once: what varies in time varies in several bands together, and then their sum is less even
         both = whole_image(
-            partial(_thinned, kernel=scatter_histogram, step=_step(stack, len(bands)), known=True),
+            partial(_scatters, step=_step(stack, len(bands))),
             partial(looks_and_evenness, n_band=len(bands), known=True),
-            cube(stack, bands),
+            *(stack[b].transpose("time", "y", "x").reset_coords(drop=True) for b in bands),
             looks,
             size=2,
             **SAMPLE,
@@ -183,6 +183,12 @@ def _every(pixels, enough):
 
 def _thinned(*blocks, kernel, step, **options):
     return kernel(*(np.ascontiguousarray(b[..., ::step, ::step]) for b in blocks), **options)
+
+
+def _scatters(*blocks, step):
+    *bands, looks = (b[..., ::step, ::step] for b in blocks)
+    # a thinned copy: one of all the bands would take longer than what is done with it
+    return scatter_histogram(np.stack(bands), np.ascontiguousarray(looks), True)
 
 
 def _or_one(value):
