@@ -197,7 +197,7 @@ def _simulate_monitoring(folder, size, seed, json) -> int:
     if json:
         return _print_json({"folder": str(folder), **files, "deliveries": counts})
     _out(f"{len(made.deliveries)} deliveries of scenes of {size} x {size} px in {folder}: {_short(counts)}")
-    _out(f"next: geoalign monitor {made.site} --replay")
+    _out(f"next: geoalign monitor replay {made.site}")
     return 0
 
 
@@ -377,8 +377,8 @@ def monitor(
         list[str],
         typer.Argument(
             metavar="[ACTION] SITE [NAME ...]",
-            help="The site's TOML file; before or after it one of visit (default), status, history, retry, rebuild, "
-            "doctor; then names of alerts or scenes.",
+            help="The site's TOML file; before or after it one of visit (default), status, history, digest, retry, "
+            "rebuild, doctor, replay; then names of alerts, scenes or areas.",
             show_default=False,
         ),
     ],
@@ -386,6 +386,7 @@ def monitor(
         float | None, typer.Option(metavar="MINUTES", min=0.01, help="Visit again and again, so many minutes apart.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a visit would take in; write nothing.")] = False,
+    seen: Annotated[bool, typer.Option("--seen", help="Of a digest: note that it was seen.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of a cluster on this machine.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
     threads: Threads = None,
@@ -407,6 +408,11 @@ def monitor(
             bad = any(f.status == "bad" for f in findings)
             rows = [asdict(f) for f in findings]
             return (_print_json(rows) if json else _table(f"doctor {site}", rows) or 0) or int(bad)
+        if action == "replay":
+            return _replay(watched, json)
+        if action == "digest":
+            documents = watched.digest(*names, seen=seen)
+            return _print_json(documents) if json else _show_digests(documents)
         if action == "history":
             document = watched.history(*names[:1])
             return _print_json(document) if json else _show_history(document)
@@ -438,6 +444,34 @@ def _visits(watched, action, names, watch, json) -> int:
             return code
         action = "visit"
         time.sleep(watch * 60)
+
+
+def _replay(watched, json) -> int:
+    """Deliver a simulated site's scenes as they would arrive, with a visit after each batch; then the score."""
+    from geoalign.monitor.replay import judge, replay
+
+    for done in replay(watched):
+        counts = ", ".join(f"{n} {name}" for name, n in sorted(done.alerts.items())) or "none"
+        log.info("visit %d: alerts %s; %s", done.number, counts, done.health["status"])
+    score = judge(watched)
+    if json:
+        return _print_json(asdict(score) | {"rate": score.rate, "high": score.high})
+    rows = [{k: f"{v:%Y-%m-%d}" if hasattr(v, "strftime") else v for k, v in e.items()} for e in score.events]
+    _table("planted changes, and when they were published", rows)
+    gone = score.retracted
+    _out(f"alerts     {_short(score.alerts)}")
+    _out(f"retracted  {gone['before']} before they were confirmed, {gone['after_confirmed']} after")
+    _out(f"false      {score.false} confirmed alerts in {score.months:.1f} months on {score.km2:.1f} km2:")
+    _out(f"           {score.rate:,.0f} a month and 1000 km2 (at most {score.high:,.0f}, 95 %)")
+    return 0
+
+
+def _show_digests(documents) -> int:
+    for document in documents:
+        _table(f"{document['area']}: since visit {document['seen']}", document["alerts"],
+               ("theme", "id", "status", "change", "date", "area_ha", "reason"))  # fmt: skip
+        _out(f"{document['area']}: {_short(document['counts'])}; {document['looked_at']}")
+    return 0
 
 
 def _show_visit(result) -> int:

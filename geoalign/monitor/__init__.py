@@ -90,6 +90,22 @@ class Monitor:
         with Ledger(self.folder / LEDGER, readonly=True) as ledger:
             return inspect.history(ledger, what)
 
+    def digest(self, *areas: str, seen: bool = False) -> list[dict[str, Any]]:
+        """What is new in each area of interest since it was last seen; all of the site's areas by default.
+
+        seen : note that it was seen, so that the next digest begins after it
+        """
+        from geoalign.monitor import digest as digests
+
+        names = areas or tuple(a.name for a in self.config.monitor.area)
+        if not names:
+            raise ConfigError("the site file has no [[monitor.area]]: give one, with name and path (GeoJSON).")
+        with Ledger(self.folder / LEDGER, readonly=not seen) as ledger:
+            out = [digests.digest(ledger, self.config, name, inspect.grid_of(ledger)) for name in names]
+            for document in out if seen else ():
+                digests.mark_seen(ledger, document["area"], document["visit"])
+        return out
+
     def plan(self, *, now: float | None = None) -> dict[str, Any]:
         """What a visit would take in (`--dry-run`); nothing is written, and no pixel is read."""
         path = self.folder / LEDGER

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geoalign.errors import ConfigError
 
-ACTIONS = ("visit", "status", "history", "retry", "rebuild", "doctor")
+ACTIONS = ("visit", "status", "history", "digest", "retry", "rebuild", "doctor", "replay")
 TERMINATED = 143
 """Exit code of a visit that SIGTERM ended, as a shell would give it."""
 

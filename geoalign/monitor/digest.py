@@ -67,7 +67,7 @@ def digest(ledger, config, name: str, geobox) -> dict[str, Any]:
     -------
     dict: area; seen (visit up to which it was marked), visit (the last one that published); alerts, a list with the
     newest revision of each alert that touches the area, `change` the words of all that moved since; counts by status,
-    and "new"
+    and "new"; looked_at, when the region was last seen, in words
     """
     area = next((a for a in config.monitor.area if a.name == name), None)
     if area is None:
@@ -77,7 +77,7 @@ def digest(ledger, config, name: str, geobox) -> dict[str, Any]:
     row = ledger.row("SELECT visit FROM seen WHERE area = ?", name)
     seen = 0 if row is None else int(row["visit"])
     rows = ledger.rows("SELECT * FROM revisions WHERE visit > ? ORDER BY alert, revision", seen)
-    last = ledger.row("SELECT max(visit) AS visit FROM revisions")["visit"] or seen
+    last = ledger.row("SELECT max(id) AS visit FROM visits WHERE status = 'done'")["visit"] or seen
     changes: dict[str, list[str]] = {}
     newest: dict[str, Alert] = {}
     for entry in rows:
@@ -92,7 +92,19 @@ def digest(ledger, config, name: str, geobox) -> dict[str, Any]:
         alerts.append({k: getattr(alert, k) for k in _SHOWN} | {"change": words})
         counts["new"] += "new" in words
         counts[alert.status] = counts.get(alert.status, 0) + 1
-    return {"area": name, "seen": seen, "visit": int(last), "alerts": alerts, "counts": counts}
+    return {
+        "area": name, "seen": seen, "visit": int(last), "alerts": alerts, "counts": counts,
+        "looked_at": _looked_at(ledger),
+    }  # fmt: skip
+
+
+def _looked_at(ledger) -> str:
+    """No alert means nothing where nothing was looked at: the last scene that showed anything, in words."""
+    row = ledger.row("SELECT max(time) AS time FROM evidence WHERE status = 'valid'")
+    visit = ledger.row("SELECT max(started) AS at FROM visits WHERE status = 'done'")
+    if row is None or row["time"] is None:
+        return "no scene has been seen yet"
+    return f"last scene of {row['time'][:10]}, last visit {str(visit['at'])[:16] if visit else 'none'}"
 
 
 def mark_seen(ledger, name: str, visit: int) -> None:

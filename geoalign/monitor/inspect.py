@@ -60,6 +60,14 @@ def status(config, root: Path, ledger: Ledger, now: float | None = None) -> dict
     }  # fmt: skip
 
 
+def grid_of(ledger: Ledger):
+    """The site's grid."""
+    frames = known_frames(ledger)
+    if not frames:
+        raise StateError("the site has no baseline yet, so nothing was published. Run `geoalign monitor` first.")
+    return next(iter(frames.values())).geobox
+
+
 def _last(theme):
     return next((s.scene.time[:19] for s in reversed(theme.steps) if s.scene), "")
 

@@ -42,7 +42,7 @@ def publish(ledger, config, visit, *revisions):
             "started": str(site.created),
             "finished": str(site.created),
             "generation": "",
-            "status": "ok",
+            "status": "done",
             "summary": "{}",
         }
         insert(db, "visits", row)
