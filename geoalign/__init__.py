@@ -43,6 +43,7 @@ _HOMES = {
     "simulate": "geoalign.simulation",
     "Simulation": "geoalign.simulation",
     "run": "geoalign.pipeline",
+    "explore": "geoalign.explorer",
     "GeoalignError": "geoalign.errors",
     "StackError": "geoalign.errors",
     "NoUsableData": "geoalign.errors",
@@ -51,8 +52,8 @@ _HOMES = {
     "StateError": "geoalign.errors",
 }
 
-_MODULES = ("accuracy", "detectors", "errors", "indices", "io", "masks", "objects", "pipeline", "plot", "radiometry",
-            "registration", "report", "simulation", "types", "vectors")  # fmt: skip
+_MODULES = ("accuracy", "detectors", "errors", "explorer", "indices", "io", "masks", "objects", "pipeline", "plot",
+            "radiometry", "registration", "report", "simulation", "types", "vectors")  # fmt: skip
 
 __all__ = sorted([*_HOMES, "__version__"])
 

@@ -17,7 +17,7 @@ class GeoalignAccessor:
     >>> import numpy as np, geoalign, geoalign.accessor
     >>> stack = geoalign.new_stack({"vv": np.ones((2, 4, 5))}, ["2024-01-01", "2024-01-13"])
     >>> sorted(name for name in dir(stack.geoalign) if not name.startswith("_"))
-    ['composite', 'coregister', 'detect', 'index', 'mask', 'polygons', 'smooth']
+    ['composite', 'coregister', 'detect', 'explore', 'index', 'mask', 'polygons', 'smooth']
     """
 
     def __init__(self, data: xr.Dataset):
@@ -64,3 +64,9 @@ class GeoalignAccessor:
         from geoalign.vectors import polygons
 
         return polygons(self._data, **options)
+
+    def explore(self, changes=None, **options):
+        """A map in time of a Stack, with its changes; see `geoalign.explore`."""
+        from geoalign.explorer import explore
+
+        return explore(self._data, changes, **options)

@@ -539,6 +539,31 @@ def report(
 
 
 @app.command()
+def explore(
+    runfolder: Annotated[
+        Path, typer.Argument(help="Folder of a run, an output folder, or a site's TOML file.", show_default=False)
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    address: Annotated[
+        str, typer.Option(help="Address to listen on; the default lets nobody but this machine in.")
+    ] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> int:
+    """Look at a run in the browser: maps in time, series of pixels, polygons, registration. Ctrl-C ends it."""
+    from geoalign.explorer import explore_run, need, serve
+
+    need()
+    folder = runfolder
+    if runfolder.suffix == ".toml":
+        from geoalign.config import load_config
+
+        folder = load_config(runfolder).output_folder
+    explore_run(folder)  # what is wrong is said here, and not in the browser
+    serve(lambda: explore_run(folder), port=port, address=address, browser=browser, ready=_out)
+    return 0
+
+
+@app.command()
 def doctor(
     runfolder: Annotated[Path | None, typer.Argument(help="A run to check against its manifest.")] = None,
     json: Json = False,

@@ -18,20 +18,10 @@ from geoalign.io.atomic import atomic
 from geoalign.pipeline import DETECTION_COLUMNS, REGISTRATION_COLUMNS, read_run
 from geoalign.publish import read_manifest, record_file, resolve
 from geoalign.report_page import PAGE, SCRIPT, STYLE
+from geoalign.types.changes import WHY_TEXT
 
 MOST_POLYGONS = 30
 """Polygons of a layer that the page lists."""
-WHY_TEXT = {
-    "no_data": "never observed",
-    "too_few": "too few usable observations",
-    "cloud": "cloud at the dates that matter",
-    "shadow": "shadow at the dates that matter",
-    "misregistered": "the residual shift explains what is seen",
-    "not_detectable": "this kind of change would not show here",
-    "unlocated": "change certain, its date not",
-    "fallback_threshold": "threshold taken from a fallback, not from this image",
-    "excluded": "excluded by a mask",
-}
 
 
 def write_report(folder, path=None) -> Path:

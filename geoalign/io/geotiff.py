@@ -218,10 +218,11 @@ def _geobox(path, src):
     return box
 
 
-def read_window(path, band, rows, cols, *, stamp=None):
+def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
     """Values of one band in its own type, rows and cols as (start, stop); StackError where a block can't be read.
 
     stamp : that of the header, to notice a file that was replaced since it was opened
+    step : every step-th pixel, from an overview where there is one
     """
     import rasterio
     from rasterio.windows import Window
@@ -231,6 +232,8 @@ def read_window(path, band, rows, cols, *, stamp=None):
     window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
     try:
         with gdal_env(), _opened(path) as src:
+            if step > 1:
+                return src.read(band, window=window, out_shape=(window.height // step, window.width // step))
             return src.read(band, window=window)
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(

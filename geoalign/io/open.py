@@ -101,6 +101,17 @@ def open_stack(
     >>> list(stack), stack.sizes["time"], str(stack.scene.values[1])
     (['vv'], 2, 'a_20240113')
     """
+    scenes, names, target, skipped = chosen_scenes(
+        source, product=product, bands=bands, bbox=bbox, time=time, like=like, alignment=alignment, orbit=orbit,
+        strict=strict,
+    )  # fmt: skip
+    return _assemble(scenes, names, target, alignment, _chunk_size(chunks), resampling, skipped)
+
+
+def chosen_scenes(
+    source, *, product="auto", bands=None, bbox=None, time=None, like=None, alignment=None, orbit=None, strict=False
+):
+    """What `open_stack` puts together: the scenes (unsorted), names of the bands, the grid, and what was refused."""
     skipped = Skipped(strict)
     if alignment is not None and alignment.geobox is not None:
         if like is not None and _grid_of(like) != alignment.geobox:
@@ -136,7 +147,7 @@ def open_stack(
     if not scenes:
         _nothing(source, skipped, "no scene overlaps the grid")
     select.log_doubts(scenes)
-    return _assemble(scenes, names, target, alignment, _chunk_size(chunks), resampling, skipped)
+    return scenes, names, target, skipped
 
 
 def find_scenes(source, product, skipped, *, bands=None, bbox=None, time=None) -> list[Scene]:

@@ -33,11 +33,12 @@ class MaskLayer:
     geobox: GeoBox
     stamp: tuple[int, int]
     rule: products.MaskRule
+    step: int = 1  # of the file's pixels, where `geobox` is that of an overview
 
     def bad(self, geobox, rows, cols):
         """True where not observed, on rows and cols (start, stop) of another grid: the nearest code, True outside."""
         if geobox == self.geobox:
-            return self.rule.bad(read_window(self.path, self.band, rows, cols, stamp=self.stamp))
+            return self.rule.bad(self._codes(rows, cols))
         r, c = np.meshgrid(np.arange(*rows, dtype=float), np.arange(*cols, dtype=float), indexing="ij")
         r, c = (np.floor(v + 0.5).astype(np.int64) for v in GridMap(geobox, self.geobox).pull(r, c))
         height, width = self.geobox.shape
@@ -46,9 +47,13 @@ class MaskLayer:
         if inside.any():
             r0, c0 = int(r[inside].min()), int(c[inside].min())
             ends = int(r[inside].max()) + 1, int(c[inside].max()) + 1
-            codes = read_window(self.path, self.band, (r0, ends[0]), (c0, ends[1]), stamp=self.stamp)
+            codes = self._codes((r0, ends[0]), (c0, ends[1]))
             out[inside] = self.rule.bad(codes)[r[inside] - r0, c[inside] - c0]
         return out
+
+    def _codes(self, rows, cols):
+        rows, cols = ((span[0] * self.step, span[1] * self.step) for span in (rows, cols))
+        return read_window(self.path, self.band, rows, cols, stamp=self.stamp, step=self.step)
 
 
 @dataclass(frozen=True)

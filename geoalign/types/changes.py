@@ -39,6 +39,19 @@ residual shift explains what is seen); not_detectable (observed, but this kind o
 unlocated (change certain, date not); fallback_threshold; excluded by a given mask.
 """
 
+WHY_TEXT = {
+    "no_data": "never observed",
+    "too_few": "too few usable observations",
+    "cloud": "cloud at the dates that matter",
+    "shadow": "shadow at the dates that matter",
+    "misregistered": "the residual shift explains what is seen",
+    "not_detectable": "this kind of change would not show here",
+    "unlocated": "change certain, its date not",
+    "fallback_threshold": "threshold taken from a fallback, not from this image",
+    "excluded": "excluded by a mask",
+}
+"""The reasons in words."""
+
 VARIABLES = {
     "status": np.uint8,
     "date": np.dtype("datetime64[ns]"),

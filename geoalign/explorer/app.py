@@ -1,0 +1,346 @@
+"""The explorer put together: controls, maps, series, polygons and marks, as one Panel view. See `explorer`."""
+
+from __future__ import annotations
+
+import logging
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import panel as pn
+from bokeh.events import RangesUpdate, Tap
+from bokeh.layouts import column, row
+from bokeh.models import Slider
+
+from geoalign.errors import GeoalignError
+from geoalign.explorer import picture, story
+from geoalign.explorer.map import Map, dates_figure, fill_dates, key_html, link, text
+from geoalign.explorer.series import Series
+from geoalign.explorer.site import Site
+
+log = logging.getLogger("geoalign")
+
+STYLE = """
+:host, .bk-root { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+p { margin: 2px 0 } h2 { margin: 0 0 2px; font-size: 19px } h3 { margin: 8px 0 2px; font-size: 15px }
+.soft { color: #5b6570; font-size: 12.5px } table { border-collapse: collapse; font-size: 12.5px }
+td, th { text-align: left; padding: 2px 10px 2px 0; border-bottom: 1px solid #d9dee3; vertical-align: top }
+"""
+
+
+class Explorer(pn.viewable.Viewer):
+    """A site to look at. Shows itself in a notebook; `.show()` opens it in a browser of its own."""
+
+    def __init__(self, site: Site, *, marks: Path, **params):
+        super().__init__(**params)
+        pn.extension(inline=True)
+        self.site, self.marks_file = site, Path(marks)
+        self.marks = self._read_marks()
+        self.layer = next(iter(site.layers.values()), None)
+        self.polygon: int | None = None
+        self.pixel: tuple[int, int] | None = None
+        self._stretches: dict[str, tuple] = {}
+        self._window = None
+        self._view = site.stack_of(self.layer)
+        self._controls()
+        self._build()
+        self._root = self._page()
+        self._new_stack()
+
+    def __panel__(self):
+        return self._root
+
+    # -------------------------------------------------------------------------------------------------- the widgets
+
+    def _controls(self):
+        names = list(self.site.layers)
+        width = 190
+        self.choose = pn.widgets.Select(name="Changes", options=names or ["none"], width=width)
+        self.stack = pn.widgets.Select(name="Scenes", options=list(self.site.stacks), value=self._view.name, width=110)
+        self.what = pn.widgets.Select(name="Layer", options={v: k for k, v in picture.OVERLAYS.items()}, width=width)
+        self.opacity = pn.widgets.FloatSlider(name="Opacity", start=0, end=1, step=0.05, value=0.85, width=130)
+        self.outlines = pn.widgets.Checkbox(name="Polygons", value=True, width=80)
+        self.other = pn.widgets.Select(name="Beside it", options=["nothing", *names], width=width)
+        self.choose.param.watch(lambda event: self._new_layer(), "value")
+        self.stack.param.watch(lambda event: self._new_stack(), "value")
+        self.what.param.watch(lambda event: self._cover(), "value")
+        self.opacity.param.watch(lambda event: self._opacity(), "value")
+        self.outlines.param.watch(lambda event: self._outline(), "value")
+        self.other.param.watch(lambda event: self._beside(), "value")
+        self.right = pn.widgets.Button(name="Right", button_type="success", width=110)
+        self.wrong = pn.widgets.Button(name="Wrong", button_type="danger", width=110)
+        self.right.on_click(lambda event: self._mark("right"))
+        self.wrong.on_click(lambda event: self._mark("wrong"))
+
+    def _build(self):
+        view = self._view
+        self.map = Map(view.shape, view.transform)
+        self.twin = Map(view.shape, view.transform, ranges=self.map.ranges)
+        self.twin.figure.visible = False
+        wide = self.map.figure.frame_width + 40
+        n = len(view.scenes)
+        self.time = Slider(start=0, end=max(n - 1, 1), value=n - 1, step=1, title="after", show_value=False, width=wide)
+        self.before = Slider(start=0, end=max(n - 1, 1), value=0, step=1, title="before", show_value=False, width=wide)
+        self.swipe = Slider(start=0, end=100, value=50, step=1, title="swipe: before | after (%)", width=wide)
+        self.time.on_change("value_throttled", lambda attr, old, new: self._scenes())
+        self.before.on_change("value_throttled", lambda attr, old, new: self._scenes())
+        for one in (self.map, self.twin):
+            link(one, self.time, self.swipe)
+            one.figure.on_event(Tap, self._tap)
+        self.map.figure.on_event(RangesUpdate, lambda event: self._moved())
+        self.key, self.titles = text(width=wide), text(width=wide)
+        self.dates, self.dates_source, self.dates_now = dates_figure()
+        self.series = Series()
+        self.words = pn.pane.HTML("", stylesheets=[STYLE], width=560)
+        self.patch = pn.pane.HTML("", stylesheets=[STYLE], width=560)
+        self.marked = pn.pane.HTML("", stylesheets=[STYLE], width=320)
+        self.crops = pn.pane.HTML("", stylesheets=[STYLE], width=560)
+
+    def _page(self):
+        heading = (
+            f"<h2>{escape(self.site.title)}</h2><p class=soft>Click a pixel or a polygon. Arrow keys: time; [ and ]: "
+            "swipe; wheel: zoom. × masked, | not observed, grey: expected, dashed: had nothing changed.</p>"
+        )
+        bar = pn.Row(self.choose, self.stack, self.what, self.opacity, pn.Column(pn.Spacer(height=18), self.outlines),
+                     self.other)  # fmt: skip
+        maps = pn.pane.Bokeh(
+            column(self.titles, row(self.map.figure, self.twin.figure), self.key, self.time, self.before, self.swipe,
+                   self.dates)
+        )  # fmt: skip
+        self.verdict = pn.Row(self.right, self.wrong, self.marked, visible=False)
+        side = pn.Column(self.words, pn.pane.Bokeh(column(*self.series.figures)), self.patch, self.crops, self.verdict)
+        change = pn.Column(bar, pn.FlexBox(maps, side))
+        tabs = [("Change", change)]
+        if any(view.alignment is not None for view in self.site.stacks.values()):
+            from geoalign.explorer.registration import Registration
+
+            self.registration = Registration(self.site)
+            tabs.append(("Registration", self.registration.view))
+        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pn.Tabs(*tabs, dynamic=True))
+
+    # --------------------------------------------------------------------------------------------- what is looked at
+
+    def _new_stack(self):
+        """Another stack's scenes: its sliders, its first picture."""
+        self._view = self.site.stacks[self.stack.value]
+        first, last = self._view.ends()
+        for slider, k in ((self.before, first), (self.time, last)):
+            slider.update(end=max(len(self._view.scenes) - 1, 1), value=k)
+        self._window = self.map.window()
+        self._new_layer(keep_stack=True)
+        self._scenes()
+
+    def _new_layer(self, *, keep_stack=False):
+        self.layer = self.site.layers.get(self.choose.value)
+        self.polygon = None
+        if not keep_stack and self.layer is not None and self.stack.value != self.site.stack_of(self.layer).name:
+            self.stack.value = self.site.stack_of(self.layer).name  # comes back here with the stack's scenes
+            return
+        self._cover()
+        self._outline()
+        self._histogram()
+        self._story()
+        self._polygon()
+
+    def _stretch(self):
+        name = self._view.name
+        if name not in self._stretches:
+            self._stretches[name] = picture.stretch_of(self._view, picture.bands_shown(self._view))
+        return self._stretches[name]
+
+    def _scenes(self):
+        """Both scenes under the swipe."""
+        view, window = self._view, self._window
+        pictures = [picture.picture(view, int(slider.value), window, self._stretch())
+                    for slider in (self.before, self.time)]  # fmt: skip
+        for one in (self.map, self.twin):
+            if one.figure.visible:
+                one.show(*pictures, window, self.swipe.value)
+        names = [f"{str(view.time[int(s.value)])[:10]} · {escape(view.scenes[int(s.value)])}"
+                 + (" · not aligned" if view.scenes[int(s.value)] in view.rejected else "")
+                 for s in (self.before, self.time)]  # fmt: skip
+        self.before.title, self.time.title = f"before: {names[0]}", f"after: {names[1]}"
+        self.titles.text = f"<b>before</b> {names[0]} &nbsp;|&nbsp; <b>after</b> {names[1]}"
+        stamp = pd.Timestamp(view.time[int(self.time.value)])
+        self.dates_now.location = stamp
+        self.series.now(stamp)
+        if self.what.value == "sigma":
+            self._cover()
+
+    def _cover(self):
+        for one, layer in ((self.map, self.layer), (self.twin, self.site.layers.get(self.other.value))):
+            if not one.figure.visible or self._window is None:
+                continue
+            over = picture.overlay(layer, self.what.value, self._window, self._view, int(self.time.value),
+                                 dates=self._span())  # fmt: skip
+            one.cover(over.pixels, self._window)
+            if one is self.map:
+                label = next(k for k, v in self.what.options.items() if v == self.what.value)
+                self.key.text = key_html(over, label)
+        self._opacity()
+
+    def _span(self):
+        """First and last day of all layers that are shown: one ramp of dates for maps side by side."""
+        names = [self.choose.value, *([self.other.value] if self.other.value in self.site.layers else [])]
+        days = [day for name in names if name in self.site.layers for day in self._counts(self.site.layers[name])]
+        if not days:
+            return None
+        low, high = (int(np.datetime64(day, "D").astype(np.int64)) for day in (min(days), max(days)))
+        return low, max(high, low + 1)
+
+    def _counts(self, layer):
+        if not hasattr(self, "_histograms"):
+            self._histograms = {}
+        if layer.name not in self._histograms:
+            self._histograms[layer.name] = picture.histogram(layer, self._view)
+        return self._histograms[layer.name]
+
+    def _histogram(self):
+        counts = self._counts(self.layer) if self.layer is not None else {}
+        fill_dates(
+            self.dates, self.dates_source, counts, (pd.Timestamp(self._view.time[0]), pd.Timestamp(self._view.time[-1]))
+        )
+
+    def _outline(self):
+        frame = self.layer.polygons if self.layer is not None and self.outlines.value else None
+        self.map.outline(frame, self.polygon)
+        other = self.site.layers.get(self.other.value)
+        self.twin.outline(other.polygons if other is not None and self.outlines.value else None)
+
+    def _opacity(self):
+        for one in (self.map, self.twin):
+            one.overlay.glyph.global_alpha = self.opacity.value
+
+    def _beside(self):
+        self.twin.figure.visible = self.other.value in self.site.layers
+        self._scenes()
+        self._cover()
+        self._outline()
+
+    def _moved(self):
+        """Read again where the screen left what is loaded, or could show more of it."""
+        seen = self.map.window()
+        have = self._window
+        inside = all(a[0] >= b[0] and a[1] <= b[1] for a, b in ((seen.rows, have.rows), (seen.cols, have.cols)))
+        if inside and seen.step >= have.step and have.step * 4 > seen.step:
+            return
+        self._window = self.map.window(margin=0.25)
+        self._scenes()
+        self._cover()
+
+    # ------------------------------------------------------------------------------------------------------- stories
+
+    def _tap(self, event):
+        if event.x is None:
+            return
+        col, line = (int(np.floor(v)) for v in ~self._view.transform * (event.x, event.y))
+        if not (0 <= line < self._view.shape[0] and 0 <= col < self._view.shape[1]):
+            return
+        self.pixel = (line, col)
+        self.polygon = story.polygon_at(self.layer, event.x, event.y)
+        self._story()
+        self._outline()
+        self._polygon()
+
+    def _story(self):
+        if self.pixel is None:
+            self.words.object = "<h3>Pixel</h3><p class=soft>None chosen yet.</p>"
+            return
+        told = story.pixel_story(self.site, self.layer, *self.pixel, stack=self._view.name)
+        self.series.show(told.panels, told.breaks)
+        for one in (self.map, self.twin):
+            one.place.data = {"x": [told.x], "y": [told.y]}
+        head = f"<h3>Pixel</h3><p class=soft>row {told.row}, column {told.col} · x {told.x:,.1f}, y {told.y:,.1f}</p>"
+        self.words.object = head + "".join(f"<p>{escape(line)}</p>" for line in told.words)
+
+    def _polygon(self):
+        none = self.polygon is None
+        self.verdict.visible = not none
+        if none:
+            self.patch.object, self.crops.object, self.marked.object = "", "", ""
+            return
+        told = story.polygon_story(self.site, self.layer, self.polygon)
+        self.patch.object = "<h3>Polygon</h3>" + "".join(f"<p>{escape(line)}</p>" for line in told.words)
+        view = self.site.stack_of(self.layer)
+        stretch = picture.stretch_of(view, picture.bands_shown(view))
+        parts = []
+        for label, k in (("before", told.before), ("after", told.after)):
+            if k is not None:
+                image = _png(picture.picture(view, k, told.window, stretch))
+                note = f"{label}: {str(view.time[k])[:10]}, {escape(view.scenes[k])}"
+                img = f'<img alt="{label}" src="{image}" style="width:210px;image-rendering:pixelated">'
+                parts.append(f"<figure style='margin:0'>{img}<figcaption class=soft>{note}</figcaption></figure>")
+        self.crops.object = f'<div style="display:flex;gap:14px">{"".join(parts)}</div>'
+        self._show_mark()
+
+    # --------------------------------------------------------------------------------------------------------- marks
+
+    def _read_marks(self):
+        import geopandas as gpd
+
+        if not self.marks_file.is_file():
+            return None
+        frame = gpd.read_file(self.marks_file, use_arrow=True)
+        for name in ("start_date", "date_after", "date_by"):
+            frame[name] = pd.to_datetime(frame[name]).astype("datetime64[ms]")
+        frame["marked_at"] = pd.to_datetime(frame["marked_at"], utc=True)
+        return frame
+
+    def _mark(self, verdict):
+        from geoalign.accuracy.marks import mark
+        from geoalign.io import write_polygons
+
+        if self.polygon is None:
+            return
+        chosen = self.layer.polygons.iloc[[self.polygon]]
+        self.marks = mark(self._read_marks(), chosen, verdict, layer=self.layer.name)
+        write_polygons(self.marks, self.marks_file)
+        self._show_mark()
+
+    def _show_mark(self):
+        if self.marks is None:
+            self.marked.object = "<p class=soft>Is it a change? Marks are saved as reference for accuracy.</p>"
+            return
+        row = self.layer.polygons.iloc[self.polygon]
+        mine = self.marks[(self.marks["id"] == row["id"]) & (self.marks["layer"] == self.layer.name)]
+        said = f"<b>Marked {mine['verdict'].iloc[0]}.</b> " if len(mine) else ""
+        self.marked.object = f"<p>{said}<span class=soft>{len(self.marks)} marked in {self.marks_file.name}</span></p>"
+
+    def __repr__(self):
+        layers = ", ".join(self.site.layers) or "no changes"
+        return f"<Explorer of {self.site.title}: {', '.join(self.site.stacks)}; {layers}>"
+
+
+def _png(pixels) -> str:
+    import base64
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def start(make, *, port, address, browser, ready):
+    """Serve until interrupted; see `explorer.serve`."""
+    import socket
+
+    if port == 0:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            port = probe.getsockname()[1]
+
+    def page():
+        try:
+            return make()
+        except GeoalignError as err:
+            return pn.pane.HTML(f"<h2>This can't be shown</h2><p>{escape(str(err))}</p>")
+
+    if ready is not None:
+        ready(f"http://{address}:{port}/")
+    pn.serve(
+        {"/": page}, port=port, address=address, show=browser, title="geoalign explore", autoreload=False,
+        websocket_origin=[f"{address}:{port}", f"localhost:{port}"], verbose=False,
+    )  # fmt: skip

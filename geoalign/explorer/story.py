@@ -1,0 +1,272 @@
+"""Stories of pixels and polygons: the series, what was masked, what was expected, what changed, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geoalign.errors import StackError
+from geoalign.explorer.picture import Window, bands_shown, decibel, window_for
+from geoalign.explorer.site import LayerView, Site, options_of
+from geoalign.types.changes import STATUS, WHY_TEXT, why_names
+
+
+@dataclass(frozen=True)
+class PixelStory:
+    """What is known of one pixel.
+
+    panels : name of a band or index -> DataFrame (a row a scene: time, scene, value, masked, used, model), SAR in dB.
+        `masked` is what a mask took out, where that is known; `model` what the detector expected, where it can be told
+    breaks : DataFrame: date, date_after, date_by, magnitude, probability
+    facts : the layers at the pixel; words : the evidence in sentences
+    """
+
+    row: int
+    col: int
+    x: float
+    y: float
+    panels: dict[str, pd.DataFrame]
+    breaks: pd.DataFrame
+    facts: dict[str, Any]
+    words: list[str]
+
+
+def pixel_story(site: Site, layer: LayerView | None, row: int, col: int, *, stack: str | None = None) -> PixelStory:
+    """The series of one pixel, what was masked, what was expected, what changed and how sure that is.
+
+    Raises
+    ------
+    StackError
+        The pixel lies outside.
+    """
+    view = site.stacks[stack] if stack else site.stack_of(layer)
+    if not (0 <= row < view.shape[0] and 0 <= col < view.shape[1]):
+        raise StackError(f"row {row}, col {col} lies outside the grid of {view.shape[0]} x {view.shape[1]} px.")
+    facts = {} if layer is None else layer.pixel(row, col)
+    breaks = _breaks(facts)
+    follows = _follows(layer, view)
+    bands = _needed(follows, view)
+    used = view.series(bands, row, col)
+    every = view.series(bands, row, col, masked=False)
+    panels = {}
+    for name in follows:
+        values, unmasked = (_series(name, dict(zip(bands, part)), view) for part in (used, every))
+        taken = np.isnan(values) & np.isfinite(unmasked)
+        frame = pd.DataFrame({"time": view.time, "scene": view.scenes, "value": values,
+                              "masked": np.where(taken, unmasked, np.nan), "used": np.isfinite(values)})  # fmt: skip
+        frame["model"] = _model(layer, name, frame, breaks)
+        panels[name] = frame
+    x, y = view.transform * (col + 0.5, row + 0.5)
+    words = pixel_words(layer, facts, breaks, next(iter(panels.items())) if panels else None)
+    return PixelStory(row, col, float(x), float(y), panels, breaks, facts, words)
+
+
+_INDEX_OF = {
+    "deforestation": ("nbr", "ndmi", "ndvi"), "burn": ("nbr", "ndvi"), "flood": ("mndwi", "ndwi", "nir"),
+    "urbanization": ("ndvi", "ndbi", "bsi"), "change": ("ndvi",),
+}  # fmt: skip
+
+
+def _follows(layer, view) -> list[str]:
+    """The bands and indices to show: what the detector follows first."""
+    from geoalign.indices import INDICES
+
+    if view.sar:
+        order = {"deforestation": ("vh", "hv"), "change": ("vh", "hv")}.get(layer.kind if layer else "", ())
+        return sorted(view.bands, key=lambda band: band not in order)[:2]
+    index = options_of(layer.detector).get("index") if layer else None
+    wanted = [index] if index else [*_INDEX_OF.get(layer.kind if layer else "", ()), "ndvi"]
+    possible = [n for n in wanted if n in view.bands or (n in INDICES and set(INDICES[n].bands) <= set(view.bands))]
+    rest = [n for n in ("nir", "swir1", "red") if n in view.bands]
+    return list(dict.fromkeys([*possible[:2], *(rest[:1] if possible else []), *([] if possible else view.bands)]))[:3]
+
+
+def _needed(follows, view):
+    from geoalign.indices import INDICES
+
+    out = []
+    for name in follows:
+        out += [name] if name in view.bands else INDICES[name].bands
+    return list(dict.fromkeys(out))
+
+
+def _series(name, values, view):
+    from geoalign.indices import INDICES
+
+    if name in values:
+        return decibel(values[name]) if view.sar else values[name]
+    return np.asarray(INDICES[name].function(*(values[band] for band in INDICES[name].bands)), np.float32)
+
+
+def _breaks(facts) -> pd.DataFrame:
+    """Every break at a pixel: the strongest change's, and the others where the detector tells them."""
+    rows = []
+    if facts and 1 <= int(facts["status"]) <= 4 and not np.isnat(facts["date"]):
+        rows.append({name: facts[name] for name in ("date", "date_after", "date_by", "magnitude", "probability")})
+    nothing = np.full(np.size(facts.get("break_date", ())), np.nan)
+    for date, size, p in zip(np.atleast_1d(facts.get("break_date", ())), facts.get("break_magnitude", nothing),
+                             facts.get("break_probability", nothing)):  # fmt: skip
+        if not np.isnat(date) and not any(r["date"] == date for r in rows):
+            rows.append({"date": date, "date_after": np.datetime64("NaT", "ns"), "date_by": np.datetime64("NaT", "ns"),
+                         "magnitude": size, "probability": p})  # fmt: skip
+    columns = ["date", "date_after", "date_by", "magnitude", "probability"]
+    frame = pd.DataFrame(rows, columns=columns).sort_values("date", ignore_index=True)
+    for name in columns[:3]:
+        frame[name] = pd.to_datetime(frame[name])
+    return frame
+
+
+def _model(layer, name, frame, breaks):
+    """Season and trend between the breaks, by the robust regression of `harmonic_cusum`; NaN where it can't be fitted.
+
+    Before the first break it is carried on beyond it, as what was expected had nothing changed.
+    """
+    from geoalign.kernels.harmonic import choose_order, predict, regressors, robust_fit
+
+    out = np.full(len(frame), np.nan)
+    if layer is None:
+        return out
+    time = frame["time"].to_numpy()
+    options = options_of(layer.detector)
+    span = (time[-1] - time[0]) / np.timedelta64(1, "D") if time.size else 0
+    order = options.get("order")
+    order = (2 if name not in ("vv", "vh", "hh", "hv") else int(span > 292)) if order is None else int(order)
+    years = (time - np.datetime64("2000-01-01", "ns")) / np.timedelta64(1, "D") / 365.25
+    x = regressors(years - np.floor(years[0]), order) if time.size else np.empty((0, 2))
+    first = time < breaks["date"].min().to_datetime64() if len(breaks) else np.ones(time.size, bool)
+    y = frame["value"].to_numpy(float)
+    use = first & np.isfinite(y)
+    p = choose_order(int(use.sum()), order)
+    if p == 0:
+        return out
+    keep, inverse, beta = np.empty(int(use.sum())), np.zeros((p, p)), np.zeros(p)
+    if robust_fit(np.ascontiguousarray(x[use]), y[use], int(use.sum()), p, 1e-3, keep, inverse, beta) < 0:
+        return out
+    return np.array([predict(row, beta, p) for row in x])
+
+
+def pixel_words(layer, facts, breaks, panel=None) -> list[str]:
+    """The evidence at a pixel in plain sentences."""
+    if layer is None:
+        return ["No layer of changes is shown: this is the series as it was observed."]
+    if int(facts["status"]) == 255:
+        reasons = ", ".join(WHY_TEXT[n] for n in why_names(facts["why"])) or "no reason given"
+        return [f"Not observable: {reasons}.", "That is not the same as no change: nothing can be said here."]
+    words, n = [], int(facts["n_obs"])
+    p, prior = float(facts["probability"]), layer.prior
+    weigh = (
+        f"The probability that it changed is {p:.2f}" if p >= 0.005 else "The probability that it changed is below 1 %"
+    )
+    weigh += f", where {100 * prior:g} % of all pixels are expected to." if np.isfinite(prior) else "."
+    if breaks.empty:
+        words.append(f"No {layer.kind} was found here, in {n} usable observations.")
+    else:
+        strongest = breaks.loc[breaks["magnitude"].abs().fillna(0).idxmax()] if len(breaks) else None
+        status = STATUS[int(facts["status"])].replace("_", " ")
+        words.append(f"{layer.kind.capitalize()}, {status}: first seen on {_day(facts['date'])}.")
+        after, by = facts["date_after"], facts["date_by"]
+        if not np.isnat(after) and not np.isnat(by):
+            gap = (by - after) / np.timedelta64(1, "D")
+            words.append(f"It came after {_day(after)} and by {_day(by)}, {gap:.0f} days apart.")
+        if panel is not None:
+            words += _before_after(panel, strongest["date"])
+        if "date_end" in facts and not np.isnat(facts["date_end"]):
+            words.append(f"It had ended by {_day(facts['date_end'])}.")
+        if len(breaks) > 1:
+            words.append(f"{len(breaks)} breaks were found in the series; the strongest is told of.")
+        words.append(f"{n} observations could be used.")
+    words.append(weigh)
+    doubts = [WHY_TEXT[name] for name in why_names(facts["why"])]
+    if doubts:
+        words.append(f"Doubtful because: {', '.join(doubts)}.")
+    return words
+
+
+def _before_after(panel, date):
+    name, frame = panel
+    old, new = (frame.loc[frame["used"] & when, "value"] for when in (frame["time"] < date, frame["time"] >= date))
+    if not len(old) or not len(new):
+        return []
+    unit = " dB" if name in ("vv", "vh", "hh", "hv") else ""
+    a, b = float(old.median()), float(new.iloc[:3].median())
+    return [f"{name.upper()} went from {a:.2f}{unit} (median of {len(old)} observations before) to {b:.2f}{unit}."]
+
+
+def _day(stamp) -> str:
+    return str(np.datetime64(stamp, "D"))
+
+
+@dataclass(frozen=True)
+class PolygonStory:
+    """What is known of one patch: its row, the scenes that show it before and after, and the words."""
+
+    row: dict[str, Any]
+    before: int | None
+    after: int | None
+    window: Window
+    words: list[str]
+
+
+def polygon_story(site: Site, layer: LayerView, index: int) -> PolygonStory:
+    """Dates, area and probability of a polygon, and its clearest scenes before and after. index : row of the frame"""
+    frame = layer.polygons
+    record = frame.drop(columns=frame.geometry.name).iloc[index].to_dict()
+    view = site.stack_of(layer)
+    window = _around(frame.geometry.iloc[index].bounds, view)
+    before, after = _clearest(view, window, record)
+    words = [f"{str(record['change_type']).capitalize()}, {str(record['status']).replace('_', ' ')}, of "
+             f"{record['area_ha']:.2f} ha ({int(record['n_pixels'])} pixels)."]  # fmt: skip
+    if np.isnan(record["area_ha"]):
+        words = [f"{str(record['change_type']).capitalize()} of {int(record['n_pixels'])} pixels."]
+    first, start, last = (_text(record[name]) for name in ("first_date", "start_date", "last_date"))
+    words.append(f"First seen on {start} (median of its pixels; {first} to {last})." if first != last
+                 else f"First seen on {start}, in all its pixels.")  # fmt: skip
+    words.append(f"It came after {_text(record['date_after'])} and by {_text(record['date_by'])}.")
+    if not pd.isna(record["end_date"]):
+        words.append(f"It had ended by {_text(record['end_date'])}.")
+    words.append(f"Mean probability {record['probability']:.2f}, mean magnitude {record['magnitude']:+.2f}.")
+    return PolygonStory(record, before, after, window, words)
+
+
+def polygon_at(layer: LayerView, x: float, y: float) -> int | None:
+    """Position of the polygon that holds a point, None where none does."""
+    import shapely
+
+    if layer is None or layer.polygons is None or not len(layer.polygons):
+        return None
+    hits = layer.polygons.sindex.query(shapely.Point(x, y), predicate="intersects")
+    return int(hits[0]) if len(hits) else None
+
+
+def _around(bounds, view):
+    inverse = ~view.transform
+    corners = [inverse * (x, y) for x in (bounds[0], bounds[2]) for y in (bounds[1], bounds[3])]
+    cols, rows = zip(*corners)
+    pad = 0.35 * max(max(rows) - min(rows), max(cols) - min(cols)) + 6
+    return window_for(view.shape, (min(rows) - pad, max(rows) + pad), (min(cols) - pad, max(cols) + pad), side=240)
+
+
+def _clearest(view, window, record):
+    """The clearest of the few scenes next to the change on either side, seen in the patch's own window."""
+    names = bands_shown(view)[:1]
+    after, start = record.get("date_after"), record["start_date"]
+    time = pd.DatetimeIndex(view.time)
+    day = time.normalize()
+    usable = np.array([scene not in view.rejected for scene in view.scenes])
+    limit = pd.Timestamp(after) if not pd.isna(after) else pd.Timestamp(start) - pd.Timedelta(days=1)
+    # a date_after of the whole patch is the earliest of its pixels'
+    old = np.flatnonzero(usable & (day <= limit))[::-1][:4]
+    new = np.flatnonzero(usable & (day >= pd.Timestamp(record.get("last_date") or start)))[:4]
+    out = []
+    for numbers in (old, new):
+        seen = [np.isfinite(view.window(int(k), names, *window.args)).mean() for k in numbers]
+        best = next((i for i, share in enumerate(seen) if share > 0.95), int(np.argmax(seen)) if seen else None)
+        out.append(None if best is None else int(numbers[best]))
+    return out
+
+
+def _text(stamp):
+    return "unknown" if pd.isna(stamp) else str(pd.Timestamp(stamp).date())
