@@ -1,4 +1,4 @@
-"""Sphinx: `pip install '.[docs]' && sphinx-build -W docs docs/_build`. Pages are MyST; the API comes from docstrings."""
+"""Sphinx: `pip install '.[docs]' && sphinx-build -W docs docs/_build`. Pages are MyST, the API comes from docstrings."""
 
 import importlib.metadata
 

@@ -239,6 +239,21 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
 
 
 @app.command()
+def init(
+    site: Annotated[Path, typer.Argument(help="The site file to write.")] = Path("site.toml"),
+    scenes: Annotated[str, typer.Option(help="Folder or pattern of scenes.")] = "scenes/*.tif",
+    detector: Annotated[str, typer.Option(help="What to look for first.")] = "flood",
+    product: Product = "auto",
+) -> int:
+    """Write a commented site file, its grid taken from the scenes."""
+    from geoalign.new_site import write_site
+
+    path = write_site(site, scenes, detector=detector, product=product)
+    _out(f"{path}\nnext: geoalign validate {path} && geoalign run {path} --dry-run")
+    return 0
+
+
+@app.command()
 def validate(site: Site, json: Json = False) -> int:
     """Check a site file: everything that is wrong with it at once, with line and key."""
     from geoalign.config import load_config

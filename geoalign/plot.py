@@ -137,7 +137,7 @@ def series(stack, y: float, x: float, *, bands=None, changes=None) -> Figure:
                 f"change: {str(point.date.values)[:10]} (after {str(point.date_after.values)[:10]})", fontsize=10
             )
     panels[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(panels[-1].xaxis.get_major_locator()))
-    figure.suptitle(f"y {y:g}, x {x:g}", fontsize=10)
+    figure.suptitle(f"y {y:.10g}, x {x:.10g}", fontsize=10)
     return figure
 
 
