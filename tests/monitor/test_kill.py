@@ -18,6 +18,7 @@ POINTS = (
     "baseline.before", "baseline.after", "find.before", "find.transaction", "find.after", "evidence.staged",
     "evidence.renamed", "evidence.before", "evidence.transaction", "evidence.after", "start.tile_written",
     "fold.state_written", "fold.tile_written:2", "fold.tiles_done", "fold.alerts_written", "publish.layer_written",
+    "publish.feeds_written",
     "publish.staged", "publish.renamed", "publish.transaction", "publish.committed", "latest.staged",
     "latest.swapped", "tidied",
 )  # fmt: skip
