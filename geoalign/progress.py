@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
 def progress(*, on: bool | None = None) -> Iterator[Callable[[str], None]]:
-    """Show what runs, and how many of its tasks are done.
+    """Show what runs, how many of its tasks are done, how long the rest will take, and what was read so far.
 
     on : None shows a bar where the error stream is a terminal
 
@@ -20,7 +21,15 @@ def progress(*, on: bool | None = None) -> Iterator[Callable[[str], None]]:
         return
     from dask.callbacks import Callback
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         SpinnerColumn(),
@@ -28,9 +37,12 @@ def progress(*, on: bool | None = None) -> Iterator[Callable[[str], None]]:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[read]}"),
     )
     with Progress(*columns, console=Console(stderr=True, force_terminal=on), transient=True) as bar:
-        shown = bar.add_task("start", total=None)
+        shown = bar.add_task("start", total=None, read="")
         done = {"tasks": 0, "all": 0}
 
         def step(name):
@@ -43,7 +55,17 @@ def progress(*, on: bool | None = None) -> Iterator[Callable[[str], None]]:
 
         def finished(*_):
             done["tasks"] += 1
-            bar.update(shown, completed=done["tasks"])
+            bar.update(shown, completed=done["tasks"], read=_bytes_read())
 
         with Callback(start=begin, posttask=finished):
             yield step
+
+
+def _bytes_read():
+    """What this process has read so far, in words; nothing where the system does not tell."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return ""
+    read = dict(line.split(": ") for line in lines)
+    return f"{int(read['rchar']) / 1e6:,.0f} MB read"

@@ -335,13 +335,25 @@ def _accuracy(run):
     parts = []
     if run.accuracy.get("detection"):
         frame = _chosen(run.accuracy["detection"], DETECTION_COLUMNS)
-        parts.append("<h3>Changes</h3>" + _frame(frame))
+        for name in ("precision", "recall", "f1"):
+            ends = [[record.get(f"{name}_{end}") for end in ("low", "high")] for record in run.accuracy["detection"]]
+            frame[name] = [_with_interval(value, *pair) for value, pair in zip(frame[name], ends)]
+        note = (
+            "<p class=note>In brackets the 95 % interval, from blocks of the image drawn again and again: "
+            "neighbouring pixels err together.</p>"
+        )
+        parts.append("<h3>Changes</h3>" + _frame(frame) + note)
     if run.accuracy.get("registration"):
         frame = _chosen(run.accuracy["registration"], REGISTRATION_COLUMNS)
         worst = frame.rmse_px.max() if "rmse_px" in frame else float("nan")
         summary = f"Alignment: residual against the true warp, {len(frame)} scenes, the worst {_number(worst, 2)} px"
         parts.append(f"<details><summary>{summary}</summary>{_frame(frame)}</details>")
     return "".join(parts)
+
+
+def _with_interval(value, low, high):
+    text = _number(value, 3)
+    return text if low is None or not np.isfinite(low) else f"{text} [{_number(low, 3)}, {_number(high, 3)}]"
 
 
 def _chosen(records, columns):

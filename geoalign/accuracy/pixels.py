@@ -11,6 +11,11 @@ import xarray as xr
 from geoalign.errors import StackError
 from geoalign.types.changes import NOT_OBSERVABLE, changed, check_changes
 
+BLOCKS = 12
+"""Blocks along the longer side of the image that the intervals draw from; at least 8 px each."""
+LEAST_BLOCKS = 8
+DRAWS = 500
+
 
 @dataclass(frozen=True)
 class Assessment:
@@ -22,6 +27,9 @@ class Assessment:
     tp, fp, fn, tn : pixels. With `tolerance_days`, a change found at another date counts as fp and as fn
     n_misdated : changes found, but further than `tolerance_days` from the reference's date
     precision, recall, f1, iou, kappa : 0..1; kappa is Cohen's
+    precision_low, precision_high, recall_low, ..., f1_high : 95 % interval of each, from 500 draws with replacement of
+        square blocks of the image: neighbouring pixels err together, so that pixels drawn one by one would look far too
+        sure. NaN where fewer than `LEAST_BLOCKS` blocks hold a pixel that is, or is called, changed
     commission_error, omission_error : 1 - precision, 1 - recall
     area_bias : (mapped - reference) / reference
     median_abs_days, mean_abs_days, bias_days : error of the dates over pixels that changed in both, days; bias: mean of
@@ -52,13 +60,20 @@ class Assessment:
     median_abs_acquisitions: float
     mean_abs_acquisitions: float
     exact_share: float
+    precision_low: float
+    precision_high: float
+    recall_low: float
+    recall_high: float
+    f1_low: float
+    f1_high: float
 
     def to_frame(self) -> pd.DataFrame:
         """One row, a column each figure."""
         return pd.DataFrame([asdict(self)])
 
     def __repr__(self):
-        text = f"F1 {self.f1:.3f} (precision {self.precision:.3f}, recall {self.recall:.3f}), IoU {self.iou:.3f}"
+        sure = f" [{self.f1_low:.3f}, {self.f1_high:.3f}]" if np.isfinite(self.f1_low) else ""
+        text = f"F1 {self.f1:.3f}{sure} (precision {self.precision:.3f}, recall {self.recall:.3f}), IoU {self.iou:.3f}"
         text += f", kappa {self.kappa:.3f}; date error median {self.median_abs_days:.0f} d"
         if np.isfinite(self.median_abs_acquisitions):
             text += f" = {self.median_abs_acquisitions:.0f} acquisitions"
@@ -128,7 +143,11 @@ def assess(
     both = mapped & real
     dated = both & ~np.isnat(found)
     error = (found[dated] - expected[dated]).astype(float)
-    misdated = int(both.sum() - (np.abs(error) <= tolerance_days).sum()) if tolerance_days is not None else 0
+    right = both.copy()
+    if tolerance_days is not None:
+        right[both & ~dated] = False
+        right[dated] = np.abs(error) <= tolerance_days
+    misdated = int(both.sum() - right.sum())
     steps = np.empty(0) if days is None else _steps(found[dated], expected[dated], days)
 
     n = int(seen.sum())
@@ -160,7 +179,30 @@ def assess(
         median_abs_acquisitions=_of(np.median, np.abs(steps)),
         mean_abs_acquisitions=_of(np.mean, np.abs(steps)),
         exact_share=_of(np.mean, steps == 0),
+        **_intervals(right, mapped, real),
     )
+
+
+def _intervals(right, mapped, real, seed=0):
+    """95 % intervals of precision, recall and F1 by drawing blocks of the image."""
+    names = ("precision", "recall", "f1")
+    side = max(8, -(-max(right.shape) // BLOCKS))
+    counts = np.stack([_by_block(layer, side) for layer in (right, mapped, real)], axis=1)
+    counts = counts[counts[:, 1:].any(axis=1)]
+    if len(counts) < LEAST_BLOCKS:
+        return {f"{name}_{end}": np.nan for name in names for end in ("low", "high")}
+    drawn = np.random.default_rng(seed).integers(0, len(counts), (DRAWS, len(counts)))
+    tp, found, there = np.moveaxis(counts[drawn].sum(axis=1), 1, 0).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = tp / found, tp / there, 2 * tp / (found + there)
+    ends = [np.nanpercentile(share, [2.5, 97.5]) if np.isfinite(share).any() else (np.nan, np.nan) for share in shares]
+    return {f"{n}_{e}": float(v) for n, pair in zip(names, ends) for e, v in zip(("low", "high"), pair)}
+
+
+def _by_block(layer, side):
+    """Set pixels of each block of side x side px."""
+    rows = np.add.reduceat(layer.astype(np.int64), np.arange(0, layer.shape[0], side), axis=0)
+    return np.add.reduceat(rows, np.arange(0, layer.shape[1], side), axis=1).ravel()
 
 
 def _first_shown(reference, times, observed=None):

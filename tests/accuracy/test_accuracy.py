@@ -8,6 +8,7 @@ from geoalign.errors import StackError
 from geoalign.types.alignment import Alignment
 from geoalign.types.changes import new_changes
 from geoalign.types.warp import Affine, Shift
+from tests.handmade import changes_at
 
 TIMES = pd.date_range("2024-01-01T05:17", periods=10, freq="12D")
 NAT = np.datetime64("NaT", "ns")
@@ -200,3 +201,29 @@ def test_area_estimates_reproduce_the_example_of_olofsson_2014():
 def test_area_estimates_refuse_a_class_with_one_sample():
     with pytest.raises(StackError, match="two"):
         accuracy.area_estimates([[1, 0], [5, 5]], [1, 1])
+
+
+def test_intervals_hold_where_errors_come_in_clusters():
+    """Patches are found or missed as a whole: what is right in the long run lies in 95 % of the intervals or nearly."""
+    rng = np.random.default_rng(3)
+    held = {"recall": 0, "precision": 0}
+    for _ in range(60):
+        real, found = np.zeros((2, 24, 24), bool)
+        real[rng.random(real.shape) < 0.3] = True
+        found[real & (rng.random(real.shape) < 0.8)] = True  # recall .8
+        found[~real & (rng.random(real.shape) < 0.3 * 0.8 / 0.7 / 4)] = True  # precision .8
+        real, found = (np.kron(layer, np.ones((6, 6), bool)) for layer in (real, found))
+        dates = np.where(real, np.datetime64("2024-05-01", "ns"), np.datetime64("NaT", "ns"))
+        score = accuracy.assess(changes_at(found), dates)
+        for name in held:
+            held[name] += getattr(score, f"{name}_low") <= 0.8 <= getattr(score, f"{name}_high")
+    assert min(held.values()) >= 50, held
+
+
+def test_few_blocks_give_no_interval():
+    flag = np.zeros((20, 20))
+    flag[3:6, 3:6] = 1
+    dates = np.where(flag > 0, np.datetime64("2024-05-01", "ns"), np.datetime64("NaT", "ns"))
+    score = accuracy.assess(changes_at(flag), dates)
+    assert score.f1 == 1
+    assert np.isnan([score.f1_low, score.f1_high, score.recall_low, score.precision_high]).all()
