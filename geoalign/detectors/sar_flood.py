@@ -39,6 +39,9 @@ BOUNDS = {"vv": (-28.0, -11.0), "hh": (-28.0, -11.0), "vh": (-28.0, -17.0), "hv"
 STATIC = ("water_occurrence", "layover", "slope_deg", "hand_m", "incidence_deg")
 """Coordinates (y, x) of a stack that are used where they are there."""
 PATCH_PX = 3
+REACH = 4.0
+"""How far apart the classes of a series have to be, in standard deviations of water. A few scenes have no past to ask
+instead, and take what there is."""
 GROW_PX = 24
 """How far a flood grows from where its classes show it into what changed likewise: a patch is flood as a whole."""
 IN_SIGHT = 0.2
@@ -68,7 +71,9 @@ def flood_sar(theme, stack):
     ground's own past (a model with season from 32 other dates on, else its usual level) against water at this
     incidence; and the scene's own classes of water and land, where tiles with both show them. Change and one of the
     others make a flood; where a fifth of these are seen by the classes, floods look like water in this scene, and
-    what the classes don't see is wet ground. Water that stands there on a quarter of the other dates, or at
+    what the classes don't see is wet ground. The past alone makes a flood where water is likelier than the ground's own
+    model by more than floods are rare (`prior`), and classes of a series count where water is even enough to be told
+    from land (wet fields are not). Water that stands there on a quarter of the other dates, or at
     the same season of other years, is usual water: 0, `not_detectable`; so is ground as dark as water in the mean.
     A drop that stays for more than 90 days at the end of the series is taken for something else.
 
@@ -96,7 +101,7 @@ def flood_sar(theme, stack):
     if stack.sizes["time"] < MIN_OBS:
         return _few(theme, stack, bands, static)
     ready, found, judged, drawn = followed(theme, stack, FLOOD)
-    kinds = _kinds(ready.stack, bands)
+    kinds = _kinds(ready.stack, bands, REACH)
     level = _level(ready.power)
     time = ready.stack.time.values
     angle = static.get("incidence_deg", xr.zeros_like(found.n_obs, dtype="float32") + np.float32(USUAL_ANGLE))
@@ -120,7 +125,9 @@ def flood_sar(theme, stack):
     around = neighbourhood(
         boxcar, polled.past.where(change), depth=PATCH_PX, outputs={"past": "float32"}, radius=PATCH_PX
     ).past
-    past, scene = change & (around > PLAIN), change & (polled.scene > 0.5 * most)
+    # a drop that is as likely wet ground as water is flood only as often as floods are
+    plain = PLAIN + np.log((1 - theme.prior) / theme.prior)
+    past, scene = change & (around > np.float32(plain)), change & (polled.scene > 0.5 * most)
     # floods of one scene look alike: where its classes see some, what they don't see is a wet field
     sight = whole_image(_counted, _shared, past, scene)
     # at the edge half of a neighbourhood is dry
@@ -159,7 +166,7 @@ def _few(theme, stack, bands, static):
         first = abs(first)
     if stack.sizes["time"] == 1:
         first = 0
-    kinds = _kinds(stack, bands)
+    kinds = _kinds(stack, bands, 0.0)
     power = cube(stack, bands)
     n = stack.sizes["time"]
     layers = dict.fromkeys(("odds", "wettest", "level"), ("float32", "time", n))
@@ -201,11 +208,11 @@ def _few(theme, stack, bands, static):
     )
 
 
-def _kinds(stack, bands):
+def _kinds(stack, bands, reach):
     """(band * 5,) classes of water and land, from tiles of all dates."""
     return whole_image(
         level_histogram,
-        partial(_all_classes, bands=tuple(bands)),
+        partial(_all_classes, bands=tuple(bands), reach=reach),
         cube(stack, bands),
         size=5 * len(bands),
         block=TILE_PX,
@@ -213,12 +220,12 @@ def _kinds(stack, bands):
     )
 
 
-def _all_classes(parts, bands):
+def _all_classes(parts, bands, reach):
     out = []
     for b, name in enumerate(bands):
         counts = np.stack([p[b] for p in parts])
         slope, base, spread = WATER_DB[name]
-        out.append(classes(counts, BOUNDS[name], (slope * USUAL_ANGLE + base, spread)))
+        out.append(classes(counts, BOUNDS[name], (slope * USUAL_ANGLE + base, spread), reach))
     return np.concatenate(out)
 
 

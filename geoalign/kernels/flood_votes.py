@@ -18,7 +18,7 @@ LEAST_SPREAD = 1.6
 """Least spread of what is not flooded, dB: soil and plants vary so much where speckle is averaged out. With it a drop
 of 3 dB, as of wet fields, is no flood unless it ends at the level of water."""
 PLAIN = 0.1
-"""ln likelihood ratio from which the ground's own past votes for a flood."""
+"""ln likelihood ratio, beyond what the prior asks, from which the ground's own past votes for a flood."""
 LONG = 32
 """Observations outside the run from which its season is fitted, with up to three harmonics; a mean below."""
 USUAL = 0.25

@@ -107,12 +107,14 @@ def two_sided_enough(parts):
     return apart > 2 and between > 0.6 * variance and min(share1, share2) > 0.1
 
 
-def classes(counts, bounds, fallback):
+def classes(counts, bounds, fallback, reach=0.0):
     """Water and land in one band from the histograms of tiles: mean and sd of both, and whether that was learnt.
 
     counts : (tile, time, DB_BINS) histograms of tiles
     bounds : (low, high) dB between which water and land may part
     fallback : (mean, sd) of water that is taken where no tile holds both
+    reach : standard deviations of water within which the mean of land may not lie: water is even, and a dark class
+        that reaches so far is land's own tail, as wet fields
 
     Only tiles whose histogram has two sides (`two_sided_enough`) speak. Three normal classes, the third for what is
     brighter than usual ground (towns, double bounce), are fitted to all of them together by EM, from the medians of
@@ -134,7 +136,8 @@ def classes(counts, bounds, fallback):
         mean = np.array([median[1], median[4], median[4] + 5])
         found = _mixture(h / h.sum(), mean, np.array([median[2], 2.0, 3.0]))
         edge = _crossing(*found)
-        if found[2] - found[0] > 3 and bounds[0] <= edge <= bounds[1]:
+        apart = found[2] - found[0] > max(3.0, reach * found[1])
+        if apart and bounds[0] <= edge <= bounds[1]:
             return np.array([*found, 1.0])
     # no water to learn from: the usual ground as it lies around its mode, water as known
     smooth = np.convolve(total, np.ones(5), "same")

@@ -33,6 +33,12 @@ def test_a_flood_is_drawn_and_dated_beside_water_wind_shadow_and_wet_fields(worl
     assert np.isnat(found.date_peak.values[~flagged(found)]).all()
 
 
+@pytest.mark.parametrize("seed", [0, 6])
+def test_wet_fields_alone_are_no_flood(seed):
+    dry = flood(seed=seed, flooded=False)
+    assert flagged(detect(dry.stack, "flood")).mean() < 0.02
+
+
 def test_usual_water_has_its_reason(world, found):
     assert ((found.why.values[world.cover == WATER] & WHY["not_detectable"]) > 0).mean() > 0.5
 
