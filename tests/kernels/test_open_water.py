@@ -53,7 +53,7 @@ def test_ground_without_water_is_told_as_such():
 
 
 def test_a_dark_class_that_reaches_land_is_no_water_where_the_classes_have_to_be_apart():
-    texture = gauss(np.random.default_rng(0).normal(0, 17, (128, 128)), 2.0)
+    texture = gauss(np.random.default_rng(0).normal(0, 15, (128, 128)), 2.0)
     fields = counts_of(10 ** ((np.where(np.arange(128) < 50, -17.0, -10.0) + texture) / 10))
     assert [classes(fields, BOUNDS, KNOWN, reach)[4] for reach in (0.0, 4.0)] == [1, 0]
     assert classes(counts_of(scene()[0]), BOUNDS, KNOWN, 4.0)[4] == 1
