@@ -1,6 +1,6 @@
 """Visits killed at random times, again and again, with a reader that never stops looking.
 
-    python benchmarks/monitor_kill.py [kills]
+    python benchmarks/monitor_kill.py [kills [minutes]]
 
 A small site with new scenes is visited in a process of its own, which SIGKILL ends at a random time; a second visit has
 to make all of it good: states, rasters, alerts and the log of deliveries as in a visit that nobody disturbed. All the
@@ -75,7 +75,8 @@ def state_of(monitor):
     return json.dumps([monitor.fingerprint(), rows], sort_keys=True)
 
 
-def main(kills):
+def main(kills, minutes):
+    end = time.monotonic() + 60 * minutes
     root = Path(tempfile.mkdtemp(prefix="monitor-kill-"))
     plain = Watched(root / "plain", size=32, n_history=16, n_watched=6, clearing=1, hole=(8, 18, 10, 22))
     plain.write_site("tile_px = 16\n")
@@ -104,7 +105,7 @@ def main(kills):
     reader.start()
     died, finished, wrong, doubtful, seen_new = 0, 0, [], [], 0
     for k in range(10 * kills):
-        if died == kills:
+        if died == kills or time.monotonic() > end:
             break
         mine = replace(plain, folder=root / "mine")
         shutil.rmtree(mine.folder, ignore_errors=True)
@@ -128,7 +129,7 @@ def main(kills):
         reader.pause()
         if state_of(monitor) != expected:
             wrong.append(k)
-        if died % 10 == 0:
+        if (died + finished) % 10 == 0:
             doubtful += [f.detail for f in monitor.doctor() if f.status == "bad"]
     reader.end = True
     lines = [
@@ -153,4 +154,4 @@ def main(kills):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, float(sys.argv[2]) if len(sys.argv) > 2 else 600)
