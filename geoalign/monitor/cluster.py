@@ -48,7 +48,6 @@ class Runner:
 
     def _spread(self, task, jobs):
         from distributed import KilledWorker
-        from distributed.comm.core import CommClosedError
 
         futures = self.client.map(task, jobs, retries=RETRIES, pure=False)
         try:
@@ -57,11 +56,6 @@ class Runner:
             raise GeoalignError(
                 f"a task killed its worker again and again ({err}). Give workers more memory, or use a smaller "
                 "[monitor] tile_px. Nothing published has changed; the next visit goes on from what is done."
-            ) from err
-        except (CommClosedError, OSError) as err:
-            raise GeoalignError(
-                f"the scheduler is gone ({err}). Nothing published has changed; the next visit goes on from what is "
-                "done."
             ) from err
         finally:
             try:
@@ -98,7 +92,7 @@ def runner(*, threads: int | None = None, workers: int | None = None, scheduler:
                 client = Client(scheduler, timeout=10)
             except (OSError, ValueError, TimeoutError) as err:
                 raise GeoalignError(f"no scheduler answers at {scheduler}: {err}. Is it running there?") from err
-            with client:
+            with client, _told(scheduler):
                 log.info("dashboard: %s", client.dashboard_link)
                 yield Runner(1, client)
             return
@@ -109,6 +103,24 @@ def runner(*, threads: int | None = None, workers: int | None = None, scheduler:
                 silence_logs=logging.ERROR,
             ) as cluster,
             Client(cluster) as client,
+            _told(cluster.scheduler_address),
         ):  # fmt: skip
             log.info("dashboard: %s", client.dashboard_link)
             yield Runner(each, client)
+
+
+@contextmanager
+def _told(address) -> Iterator[None]:
+    """What is raised when a scheduler dies, in words."""
+    from concurrent.futures import CancelledError
+
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except (CommClosedError, CancelledError, FutureCancelledError) as err:
+        raise GeoalignError(
+            f"the scheduler at {address} is gone ({type(err).__name__}: {err}). Nothing published has changed; the "
+            "next visit goes on from what is done."
+        ) from err

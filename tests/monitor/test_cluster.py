@@ -50,6 +50,7 @@ def test_the_size_of_tiles_changes_not_a_bit(site, tmp_path, tile_px):
     assert _comparable(monitor.fingerprint()) == _comparable(expected)
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_around_its_pixels_does_not_see_the_tiles(site, tmp_path):
     """With `sigma_px` a start takes gradients over the neighbours: tiles must not have edges there."""
     plain, _ = site
@@ -127,7 +128,7 @@ def test_a_scheduler_that_dies_leaves_the_next_visit_to_go_on(site, tmp_path):
     plain, expected = site
     other = _again(plain, tmp_path / "site", "tile_px = 16\n")
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=False
+        n_workers=1, threads_per_worker=1, protocol="tcp://", dashboard_address=None, processes=False
     ) as running:
         address = running.scheduler_address
         steps = []
