@@ -5,21 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import xarray as xr
+from scipy.special import ndtr
+
+from geoalign.chunked import per_pixel
 from geoalign.detectors.deforestation import only, sides
 from geoalign.detectors.harmonic_cusum import layers_of, watch
 from geoalign.detectors.patches import check_area, sieve, with_neighbours
 from geoalign.detectors.series import check_options, part, series_of, widening
 from geoalign.errors import StackError
 from geoalign.indices import index
-from geoalign.types.changes import new_changes
+from geoalign.kernels.completion import complete
+from geoalign.types.changes import dates_at, new_changes
 from geoalign.types.stack import check_stack, is_sar
 
 GREEN_ONCE = 0.4
-"""NDVI that the pixel reached in its green season before: it was vegetated, if only for a part of the year."""
+"""NDVI that the pixel reached in its green season before, and not since: it was vegetated, if only for a part of the
+year."""
 SEALED = 0.25
 """NDVI under which a built-up pixel stays."""
 SOIL_MNDWI, WATER_MNDWI = -0.42, 0.1
 """Roofs and pavement lie between dry soil and water: their reflectance hardly rises from green to 1.6 um."""
+RISE = 0.05
+"""Rise of mndwi from cleared ground to a building, at the least."""
+LIMIT_SD = 0.03
+"""By so much the limits of what is built-up vary from place to place."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +38,9 @@ class Urbanization:
     """Building-over of vegetated ground with its date, from optical or SAR series.
 
     Optical: `harmonic_cusum` looks for drops of ndvi that do not come back. A drop is building where the ground had a
-    green season before, shows none since (ndvi stays under 0.25), and where its spectrum became that of roofs and
-    pavement: between dry soil, which is far brighter at 1.6 um than in the green, and water. Bare fields return.
+    green season before, shows none since (ndvi stays under 0.4, and under 0.25 once it is built over), and where its
+    spectrum became, at once or after a time as bare soil, that of roofs and pavement: between dry soil, which is far
+    brighter at 1.6 um than in the green, and water. Bare fields return.
     SAR: rise in both polarisations that stays, see `sar_themes.urbanization_sar`.
     `geoalign.forms` tells the polygons by their shape: roads and railways, industrial areas.
 
@@ -49,7 +61,12 @@ class Urbanization:
 
     Notes
     -----
-    Adds the layers of `HarmonicCusum`. Without swir1 the spectral condition is left out, and long-bare fields can pass.
+    Adds the layers of `HarmonicCusum` and, for optical series, `date_completed` and `built_up`. `date` is that of the
+    clearing, when the green went; `date_completed` the first scene at the last level of mndwi, where that rose once
+    more from bare soil (what was built stays built: one rise), else `date`. Ground that was cleared and is bare still
+    is not reported. `built_up` is the probability that the ground was built over: that of the drop times that of the
+    last level lying between the limits. Without green and swir1 the spectral condition is left out, and long-bare
+    fields can pass.
 
     Examples
     --------
@@ -99,14 +116,22 @@ class Urbanization:
         steep, spread = widening(stack, series)
         found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)
         green = sides(series, found)
-        built = (found.outcome > 0) & (green[2] >= GREEN_ONCE) & (green[4] <= SEALED)
+        built = (found.outcome > 0) & (green[2] >= GREEN_ONCE)
+        ready, chance = found.date, xr.ones_like(found.probability)
         if {"green", "swir1"} <= set(stack.data_vars):
-            wet = sides(index(stack, "mndwi"), found)
-            built = built & (wet[4] >= SOIL_MNDWI) & (wet[4] <= WATER_MNDWI)
+            ready, chance = completion(index(stack, "mndwi"), found)
+            built = built & (chance >= 0.5) & (green[4] <= GREEN_ONCE)
+            green = sides(series, found.assign(date=ready))
+        built = built & (green[4] <= SEALED)
         sure = with_neighbours(built & (found.outcome <= 2), built & (found.outcome == 3))
         found = only(found, built, sieve(sure, stack, self.min_area_m2))
+        layers = layers_of(found, stack.time.values, watching=self.since is not None)
+        hit = layers["date"].notnull()
+        layers["date_completed"] = dates_at(ready.where(hit, -1), stack.time.values)
+        layers["built_up"] = (found.probability * chance).astype("float32")
+        layers["built_up"].attrs = {"long_name": "probability that the ground was built over", "units": "1"}
         return new_changes(
-            layers_of(found, stack.time.values, watching=self.since is not None),
+            layers,
             kind=self.kind,
             detector=repr(self),
             prior=self.prior,
@@ -114,3 +139,18 @@ class Urbanization:
             inputs=stack.scene.values if "scene" in stack.coords else (),
             coords=stack.coords,
         )
+
+
+def completion(wet, found):
+    """Scene from which cleared ground is built-up, -1 none, and the chance that its last level is that of buildings.
+
+    wet : mndwi (time, y, x); found : Dataset of `watch`
+    """
+    last = per_pixel(
+        complete, wet, found.date,
+        outputs={"ready": "int32", **dict.fromkeys(("last", "first", "doubt"), "float32")}, least_rise=RISE,
+    )  # fmt: skip
+    sd = np.sqrt(last.doubt.astype("float64") ** 2 + LIMIT_SD**2)
+    nearest = np.minimum(last["last"] - SOIL_MNDWI, WATER_MNDWI - last["last"])
+    chance = xr.apply_ufunc(ndtr, nearest / sd, dask="parallelized", output_dtypes=["float64"])
+    return last.ready, chance.fillna(0.0).astype("float32")

@@ -46,3 +46,18 @@ def test_missing_bands_say_what_would_work():
     stack, _ = ground()
     with pytest.raises(StackError, match=r"red and nir.*SAR.*blue"):
         detect(stack[["blue"]], "urbanization")
+
+
+def test_clearing_and_completion_are_dated_apart():
+    stack, mask = ground(SOIL, "grass", 30)
+    built, _ = ground(ROOF, "grass", 30)
+    stack = xr.concat([stack.isel(time=slice(0, 50)), built.isel(time=slice(50, None))], "time")
+    found = check_changes(detect(stack, "urbanization"), values=True)
+    hit = changed(found).values
+    assert hit[mask].mean() > 0.95
+    assert hit[~mask].mean() < 0.002
+    for layer, scene in (("date", 30), ("date_completed", 50)):
+        assert abs(np.median(np.searchsorted(stack.time.values, found[layer].values[hit & mask]) - scene)) <= 1
+    assert np.isnat(found.date_completed.values[~hit]).all()
+    assert float(found.built_up.values[hit & mask].mean()) > 0.8
+    assert float(np.nanmean(found.built_up.values[~mask])) < 0.05
