@@ -155,7 +155,7 @@ def demo(
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Where the scenes and their truth are written.", show_default=False)],
     size: Annotated[
-        int | None, typer.Option(min=32, help="Side of the scenes, px; 256, with --monitoring 192.")
+        int | None, typer.Option(min=32, help="Side of the scenes, px; 256, with --monitoring 128.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same scenes.")] = 0,
     monitoring: Annotated[
@@ -169,7 +169,7 @@ def simulate(
 
     make_folder(folder)
     if monitoring:
-        return _simulate_monitoring(folder, size or 192, seed, json)
+        return _simulate_monitoring(folder, size or 128, seed, json)
     size = size or 256
     made = make(folder, size=size, seed=seed)
     counts = {sensor: len(made.recipe.of(sensor)) for sensor in ("optical", "sar")}  # asks for no pixel

@@ -106,7 +106,7 @@ class MonitoredSite:
 def simulate_monitoring(
     folder,
     *,
-    size: int = 192,
+    size: int = 128,
     seed: int = 0,
     history_days: int = 548,
     watched_days: int = 730,
@@ -128,7 +128,8 @@ def simulate_monitoring(
     folder : path
     size : px a side
     seed : every random choice follows from it
-    history_days, watched_days, every_days : days of baseline, of watching, and between two scenes
+    history_days, watched_days, every_days : days of baseline, of watching, and between two scenes; of a baseline of
+        more than 32 scenes every other one is there
     cloud : mean share of pixels lost to cloud and shadow
     misregistration_px : px, root mean square
     outage_days : days in a row, while the site is watched, from which there is no scene at all
@@ -184,7 +185,11 @@ def simulate_monitoring(
 def _plan(recipe, rng, since, watched_days, outage_days, late):
     """The scenes that will be there, and their deliveries in order of arrival."""
     gap = since + pd.Timedelta(days=float(rng.uniform(0.15, 0.8 - outage_days / watched_days)) * watched_days)
-    kept = [s for s in recipe.scenes if not gap <= s.time < gap + pd.Timedelta(days=outage_days)]
+    scenes = recipe.scenes
+    if sum(s.time < since for s in scenes) > 32:
+        control = recipe.references["optical"]
+        scenes = [s for s in scenes if s.time >= since or s.number % 2 == 0 or s.name == control]
+    kept = [s for s in scenes if not gap <= s.time < gap + pd.Timedelta(days=outage_days)]
     watched = [s for s in kept if s.time >= since]
     last = watched[-1].time
     order = [watched[i] for i in rng.permutation(len(watched) - 2)]

@@ -122,3 +122,17 @@ def test_platforms_have_short_names():
         "S2A", "S1B", "LC08", "LE07", "planet"]  # fmt: skip
     assert parse_time("2020-01-01", "x")[1]
     assert not parse_time("2020-01-01T10:00:00.5+01:00", "x")[1]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "utc"),
+    [
+        ("2024-02-29T23:30:00-02:00", "2024-03-01T01:30:00"),
+        ("2024-10-27T02:30:00+02:00", "2024-10-27T00:30:00"),
+        ("2024-10-27T02:30:00+01:00", "2024-10-27T01:30:00"),
+        ("2024-02-29", "2024-02-29T00:00:00"),
+        ("2023-12-31T23:59:59.999Z", "2023-12-31T23:59:59.999"),
+    ],
+)
+def test_times_of_any_zone_become_utc_through_leap_days_and_summer_time(stamp, utc):
+    assert describe("a.tif", {"datetime": stamp}).time == np.datetime64(utc, "ns")
