@@ -47,7 +47,7 @@ def row(seed, spent, wall, score, monitor):
         "date error, days": float(np.median(np.abs(days))) if days else np.nan,
         "false": score.false, "false /1000 km2 month": score.rate, "at most (95 %)": score.high,
         "retracted before": score.retracted["before"], "retracted after": score.retracted["after_confirmed"],
-        "scenes rejected": rejected, "first visit, s": spent[0], "a visit, s": float(np.median(spent[1:])),
+        "scenes rejected": rejected, "first visit, s": float(spent[0]), "a visit, s": float(np.median(spent[1:])),
         "all, s (wall)": wall,
     }  # fmt: skip
 
