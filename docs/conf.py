@@ -17,4 +17,4 @@ napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 # Docstrings have sections of plain words besides those of numpydoc; theirs are set as paragraphs
 napoleon_custom_sections = ["Files", "Laws", "To add one"]
-suppress_warnings = ["myst.xref_missing", "docutils", "toc.empty_glob"]
+suppress_warnings = ["myst.xref_missing", "docutils"]
