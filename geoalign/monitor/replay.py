@@ -6,7 +6,7 @@ The truth is looked at only when all is over.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,14 @@ class Score:
         return np.array([np.inf if s is None else (s - d) / pd.Timedelta(days=1) for s, d in stamps])
 
 
-def replay(monitor, made: MonitoredSite | None = None, *, days: int = 1, hours: float = 1.0,
-           on_visit: Callable[[pd.Timestamp, list, Any], None] | None = None) -> Iterator:  # fmt: skip
+def replay(
+    monitor,
+    made: MonitoredSite | None = None,
+    *,
+    days: int = 1,
+    hours: float = 1.0,
+    idle_days: int | None = None,
+) -> Iterator:
     """Deliver the files of a simulated site as they arrive, with a visit after each batch; yields the visits.
 
     Parameters
@@ -70,15 +76,17 @@ def replay(monitor, made: MonitoredSite | None = None, *, days: int = 1, hours: 
     made : the simulated site; by default the folder of the site file
     days : batches are at least so many days apart
     hours : from the last arrival of a batch to its visit
-    on_visit : called with the time, the deliveries and the Visit
+    idle_days : where nothing arrives, a visit every so many days all the same, as a timer would; None: none
     """
     made = MonitoredSite.load(monitor.config.folder) if made is None else made
+    last = None
     for when, batch in made.batches(days=days):
+        while last is not None and idle_days is not None and when - last > pd.Timedelta(days=idle_days):
+            last += pd.Timedelta(days=idle_days)
+            yield monitor.visit(now=last.timestamp())
         made.deliver(batch)
-        done = monitor.visit(now=(when + pd.Timedelta(hours=hours)).timestamp())
-        if on_visit is not None:
-            on_visit(when, batch, done)
-        yield done
+        last = when + pd.Timedelta(hours=hours)
+        yield monitor.visit(now=last.timestamp())
 
 
 def judge(monitor, made: MonitoredSite | None = None) -> Score:
@@ -121,7 +129,8 @@ def judge(monitor, made: MonitoredSite | None = None) -> Score:
 
 def _planted(truth, config):
     """Number of the event at each pixel, in the frame of the reference scene; and the events."""
-    reference = config.register_of(next(iter(config.sources))).reference
+    register = config.register_of(next(iter(config.sources)))
+    reference = "" if register is None else register.reference
     frame = reference if reference in truth.warps else next(iter(truth.references.values()))
     dates = truth.on(frame)
     labels = np.zeros(truth.geobox.shape, int)

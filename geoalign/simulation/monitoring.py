@@ -131,7 +131,7 @@ def simulate_monitoring(
     history_days, watched_days, every_days : days of baseline, of watching, and between two scenes; of a baseline of
         more than 32 scenes every other one is there
     cloud : mean share of pixels lost to cloud and shadow
-    misregistration_px : px, root mean square
+    misregistration_px : px, root mean square; with 0 the site file takes scenes as they lie, which is quick
     outage_days : days in a row, while the site is watched, from which there is no scene at all
     late : share of the watched scenes that arrive days to months after they were due
     start : day of the first scene
@@ -178,7 +178,7 @@ def simulate_monitoring(
     (folder / "scenes").mkdir(exist_ok=True)
     _write_truth(recipe, folder / "truth")
     _write_text(folder / "arrivals.csv", _table(plan))
-    _write_text(folder / "site.toml", _site_toml(recipe, since, every_days))
+    _write_text(folder / "site.toml", _site_toml(recipe, since, every_days, register=misregistration_px > 0))
     return MonitoredSite(folder, tuple(plan))
 
 
@@ -247,22 +247,20 @@ def _table(plan):
     return text.getvalue()
 
 
-def _site_toml(recipe, since, every_days):
+def _site_toml(recipe, since, every_days, *, register):
     box = recipe.geobox.extent.boundingbox
+    how = f'[register]\nreference = "{recipe.references["optical"]}"\n\n' if register else ""
     return f"""name = "simulated"
 scenes = "scenes/*.tif"
 output = "out"
 truth = "truth"
-
+{"" if register else "register = false"}
 [grid]
 crs = "{recipe.geobox.crs}"
 resolution_m = {recipe.geobox.affine.a:g}
 bbox = [{box.left:.3f}, {box.bottom:.3f}, {box.right:.3f}, {box.top:.3f}]
 
-[register]
-reference = "{recipe.references["optical"]}"
-
-[[detect]]
+{how}[[detect]]
 detector = "watch"
 name = "vegetation"
 index = "ndvi"
