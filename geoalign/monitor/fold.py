@@ -114,24 +114,25 @@ def frames_path(folder: Path, first: str, last: str, tile: Tile) -> Path:
     return folder / "frames" / f"{first}-{last}" / tile.name
 
 
-def save_state(path: Path, state, seen: np.ndarray) -> None:
-    """A tile's State and the day each pixel was last used (days since 1970, NO_DAY never)."""
+def save_state(path: Path, state, seen: np.ndarray, used: np.ndarray | None = None) -> None:
+    """A tile's State, the day each pixel was last used (days since 1970, NO_DAY never), and `n_obs` where known."""
     arrays = {f"v:{name}": v.values for name, v in state.data_vars.items()}
     arrays |= {f"c:{name}": c.values for name, c in state.coords.items() if not {"y", "x"} & set(c.dims) and c.ndim}
     dims = {name: list(map(str, state[name.partition(":")[2]].dims)) for name in arrays}
     attrs = {k: v.item() if hasattr(v, "item") else v for k, v in state.attrs.items()}
-    write_arrays(path, {**arrays, "seen": seen.astype(np.int32)}, {"dims": dims, "state": attrs})
+    known = {"seen": seen.astype(np.int32)} | ({} if used is None else {"used": used})
+    write_arrays(path, {**arrays, **known}, {"dims": dims, "state": attrs})
 
 
 def load_state(path: Path):
-    """(State, seen) of a tile."""
+    """(State, seen, used) of a tile; used is None where it was not stored."""
     import xarray as xr
 
     arrays, attrs = read_arrays(path)
-    seen = arrays.pop("seen")
+    seen, used = arrays.pop("seen"), arrays.pop("used", None)
     made = {name: (attrs["dims"][name], values) for name, values in arrays.items()}
     state = xr.Dataset({n[2:]: v for n, v in made.items() if n.startswith("v:")}, attrs=attrs["state"])
-    return state.assign_coords({n[2:]: v for n, v in made.items() if n.startswith("c:")}), seen
+    return state.assign_coords({n[2:]: v for n, v in made.items() if n.startswith("c:")}), seen, used
 
 
 # -------------------------------------------------------------------------------------------------- one tile's fold
@@ -155,10 +156,11 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
             return _seen_figures(tile, load_state(last)[1])
         except StateError:
             log.warning("%s is damaged and is made again", target)
-    state, seen = load_state(state_path(folder, job["first"], tile))
+    state, seen, n_obs = load_state(state_path(folder, job["first"], tile))
     flagged: dict[str, list[np.ndarray]] = {name: [] for name in FRAME_COLUMNS}
     counts = []
-    n_obs = detector.report(state).n_obs.values
+    if n_obs is None:
+        n_obs = detector.report(state).n_obs.values
     for step in steps:
         go_on()
         values = read_tile(root, step.scene.key, tile)
@@ -173,7 +175,7 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
         for name, column in found.items():
             flagged[name].append(column)
         if step.hash in job["keep"]:
-            save_state(state_path(folder, step.hash, tile), state, seen)
+            save_state(state_path(folder, step.hash, tile), state, seen, n_obs)
             point("fold.state_written")
     columns = {
         name: np.concatenate(parts) if parts else np.empty(0, FRAME_COLUMNS[name]) for name, parts in flagged.items()
@@ -311,7 +313,7 @@ def report(theme: Theme, root: Path, step: str):
     folder, frame, side = theme.folder(root), theme.frame, theme.frame.tile_px
     squares = tiles(frame.shape, side)
     shape = (-(-frame.shape[0] // side), -(-frame.shape[1] // side))
-    pattern, _ = load_state(state_path(folder, step, squares[0]))
+    pattern, *_ = load_state(state_path(folder, step, squares[0]))
     load = dask.delayed(load_state, pure=True)
     loaded = {(t.row // side, t.col // side): (t, load(state_path(folder, step, t))) for t in squares}
     layers = {}

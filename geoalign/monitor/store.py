@@ -128,7 +128,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], attrs: dict[str, Any
     """
     from numcodecs import Blosc
 
-    codec = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
+    codec = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)
     header: dict[str, Any] = {"attrs": attrs, "arrays": {}}
     blobs = []
     for name, array in arrays.items():

@@ -170,7 +170,10 @@ def dates_at(index, time) -> xr.DataArray:
     stamps = np.append(np.asarray(time, "datetime64[ns]"), np.datetime64("NaT", "ns"))
 
     def pick(block):
-        return stamps[np.where((block >= 0) & (block < stamps.size - 1), block, stamps.size - 1)]
+        # as unsigned numbers those below 0 are the largest, and all that is too large is the NaT at the end
+        unsigned = np.uint64 if block.dtype.itemsize == 8 else np.uint32
+        places = np.minimum(block.astype(unsigned), unsigned(stamps.size - 1)).astype(np.intp)
+        return np.take(stamps, places)
 
     if isinstance(index.data, da.Array):
         return index.copy(data=index.data.map_blocks(pick, dtype="datetime64[ns]"))

@@ -1,0 +1,148 @@
+"""What a visit costs: late in the life of a site against early, and a fold against the bare kernels.
+
+    python benchmarks/monitor_cost.py [--whole]
+
+`--whole` adds one visit of a site of 10980 x 10980 px with one new scene (some minutes, and about 40 GB of disk).
+Times are of the processor, on one thread; other work on the machine does not enter.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from results import write_section
+
+from geoalign.detectors.watch import Watch
+from geoalign.kernels.watch import fold as kernel
+from geoalign.kernels.watch_report import verdict
+from geoalign.monitor import Monitor, evidence, fold
+from tests.monitor.watched import Watched
+
+HISTORY, EARLY, LATE = 16, range(6, 15), range(96, 105)
+
+
+def ageing(root, size):
+    """(CPU seconds of visits around the 10th, around the 100th), medians of nine."""
+    site = Watched(root / "ageing", size=size, n_history=HISTORY, n_watched=106, clearing=3, gap=5,
+                   hole=(8, 24, 10, 30))  # fmt: skip
+    site.write_site()
+    site.write_many(site.history())
+    now = float(site.times[-1].astype("datetime64[s]").astype(int))
+    monitor = Monitor(site.site, threads=1)
+    monitor.visit(now=now)
+    spent = []
+    for k in site.watched():
+        site.write(k)
+        begin = time.process_time()
+        monitor.visit(now=now)
+        spent.append(time.process_time() - begin)
+    return float(np.median([spent[k] for k in EARLY])), float(np.median([spent[k] for k in LATE])), spent
+
+
+def throughput(root, side, n_scene):
+    """(seconds of the kernels alone, seconds of a tile's fold with all its files), for n_scene scenes of side x side."""
+    site = Watched(root / "fold", size=side, n_history=HISTORY, n_watched=n_scene, clearing=3)
+    site.write_site(f"tile_px = {side}\n")
+    site.write_many(site.history())
+    now = float(site.times[-1].astype("datetime64[s]").astype(int))
+    monitor = Monitor(site.site, threads=1)
+    monitor.visit(now=now)
+    site.write_many(site.watched())
+    work, spans = {}, []
+    plain = fold.fold_tile
+
+    def timed(job):
+        begin = time.process_time()
+        found = plain(job)
+        spans.append(time.process_time() - begin)
+        work.setdefault("job", job)
+        return found
+
+    fold.fold_tile = timed
+    try:
+        monitor.visit(now=now)
+    finally:
+        fold.fold_tile = plain
+    job = work["job"]
+    frame, tile = fold.Frame.of(job["frame"]), job["tile"]
+    start = fold.state_path(Path(job["folder"]), job["first"], tile)
+    state = fold.load_state(start)[0] if start.exists() else _state(monitor, job, frame)
+    values = [evidence.read_tile(Path(job["root"]), s.scene.key, tile) for s in job["steps"]]
+    return kernels(job["detector"], state, values, job["steps"], frame), spans[-1]
+
+
+def _state(monitor, job, frame):
+    raise SystemExit("the state that the fold began with is gone; run again")
+
+
+def kernels(detector: Watch, state, values, steps, frame):
+    """CPU seconds of `kernels.watch.fold` and `kernels.watch_report.verdict` alone, scene by scene, arrays in memory."""
+    import geoalign.detectors.watch as module
+
+    spent = [0.0, 0.0]
+
+    def timed(which, function):
+        def call(*args):
+            begin = time.process_time()
+            found = function(*args)
+            spent[which] += time.process_time() - begin
+            return found
+
+        return call
+
+    module.fold, module.verdict = timed(0, kernel), timed(1, verdict)
+    try:
+        for value, step in zip(values, steps):
+            state = detector.update(state, evidence.stack_of([value], [step.scene], frame))
+            detector.report(state)
+    finally:
+        module.fold, module.verdict = kernel, verdict
+    return spent
+
+
+def whole(root, size=10980):
+    """One visit of a dual-polarised site with one new scene, in a process of its own: seconds and peak memory."""
+    import subprocess
+
+    code = Path(__file__).with_name("monitor_whole.py")
+    return subprocess.run([sys.executable, str(code), str(root), str(size)], check=True, capture_output=True, text=True)
+
+
+def main():
+    root = Path(tempfile.mkdtemp(prefix="monitor-cost-"))
+    try:
+        throughput(root / "warm", 64, 2)
+        early, late, _ = ageing(root, 64)
+        (update, report), folded = throughput(root, 1024, 8)
+        lines = [
+            "`python benchmarks/monitor_cost.py`: processor time on one thread. Ageing: a site of 64 x 64 px, one new "
+            "scene a visit, medians of nine visits around the 10th and the 100th, all of a visit counted. Fold: a tile "
+            "of 1024 x 1024 px and 8 scenes in one visit, with its files (evidence read and checked, states written), "
+            "against the kernels of the detector `watch` alone on arrays in memory.",
+            "",
+            "| what | figure |",
+            "|---|---:|",
+            f"| visit around the 10th, s | {early:.3f} |",
+            f"| visit around the 100th, s | {late:.3f} |",
+            f"| ratio (at most 1.1 asked) | {late / early:.2f} |",
+            f"| kernel `fold`, million px a second | {8 * 1024**2 / update / 1e6:.1f} |",
+            f"| kernels `fold` and `verdict`, million px a second | {8 * 1024**2 / (update + report) / 1e6:.1f} |",
+            f"| a tile's fold with all its files, million px a second | {8 * 1024**2 / folded / 1e6:.1f} |",
+            f"| ratio to both kernels (at most 3 asked) | {folded / (update + report):.2f} |",
+            f"| ratio to the kernel `fold` alone | {folded / update:.2f} |",
+        ]
+        write_section("Monitoring: what a visit costs", lines)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
