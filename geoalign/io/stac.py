@@ -41,7 +41,7 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bands=None, bbox=None, 
     bands : other assets, but for masks, are not opened
     bbox, time : as in `open_stack`; passed on to an API search, and used to leave out items unopened
     """
-    items, base = _items(source, bbox, time, skipped)
+    items, base = items_of(source, bbox, time, skipped)
     if not items and not skipped.records:
         raise NoUsableData(f"{_shown(source)} holds no STAC items{' there and then' if bbox or time else ''}.")
     if len(items) > _MAX_ITEMS:
@@ -57,7 +57,7 @@ def scenes_of_stac(source, product, skipped: Skipped, *, bands=None, bbox=None, 
     return out
 
 
-def _items(source, bbox, time, skipped):
+def items_of(source, bbox, time, skipped):
     import pystac
 
     if isinstance(source, dict) and "api" in source:

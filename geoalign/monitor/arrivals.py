@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geoalign.errors import GeoalignError, NoUsableData, StackError
+from geoalign.monitor import catalogue
 from geoalign.monitor.ledger import Ledger, insert
 from geoalign.monitor.store import digest
 from geoalign.publish import file_sha256
@@ -108,23 +109,25 @@ def look(config, stack: str, ledger: Ledger, *, bands, now: float, again=(), rea
     again : scene ids whose files are read again although they are known (`retry`)
     read : False looks at headers only (`--dry-run`)
     """
+    from geoalign.io.geotiff import SUFFIXES, is_remote
     from geoalign.io.open import expand
 
-    out = Arrivals()
+    out, source = Arrivals(), config.sources[stack]
     try:
-        listed = expand(config.sources[stack])
+        listed = [source] if is_remote(source) else expand(source)
     except NoUsableData as err:
         out.tell("no_scenes", stack, str(err))
         listed = []
-    paths = [p for p in listed if p.lower().endswith((".tif", ".tiff", ".jp2"))]
-    others = [p for p in listed if p not in set(paths)]
-    if others:
-        from geoalign.monitor.catalogue import local_paths
-
-        paths += local_paths(others, config, stack, out)
-    known = {r["path"]: r for r in ledger.rows("SELECT * FROM files WHERE stack = ?", stack)}
+    paths = [p for p in listed if p.lower().endswith(SUFFIXES) and not is_remote(p)]
     old = [Product.of(r) for r in ledger.rows("SELECT * FROM products WHERE stack = ?", stack)]
-    out.n_listed = len(paths)
+    for other in listed:
+        if other in paths:
+            continue
+        if not (is_remote(other) or other.lower().endswith((".json", ".geojson"))):
+            raise StackError(f"{other} can't be watched: give GeoTIFF, COG or JPEG 2000 files, or a STAC catalogue.")
+        catalogue.products_of(config, stack, other, old, now, again, read, ledger.path.parent / "items", out)
+    known = {r["path"]: r for r in ledger.rows("SELECT * FROM files WHERE stack = ?", stack)}
+    out.n_listed += len(paths)
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for row in known.values():
         groups.setdefault(row["product"], {})[row["path"]] = row
@@ -266,6 +269,11 @@ def _product(scene, rows, config, stack, now) -> Product:
         made = make_scene(layers, product)
     except (GeoalignError, OSError) as err:
         return replace(blank, reason=str(err))
+    return described(blank, made, config, stack)
+
+
+def described(blank: Product, made, config, stack: str) -> Product:
+    """A delivery with what its opened scene says of itself; quarantined where the site watches another orbit."""
     facts = made.facts
     stamp = str(facts.time.astype("datetime64[ns]"))
     box = made.geobox

@@ -140,8 +140,12 @@ def freeze(config, stack: str, acquisitions, geobox, root: Path) -> tuple[Frame,
             like=geobox, chunks=config.monitor.tile_px, orbit=config.orbit_of(stack),
         )  # fmt: skip
         home = {p: a.name for a in acquisitions for p in a.paths}
-        # tiles of one pass were merged under a name of their own: a scene is known by its files
-        names = {str(r["scene"]): home[r["paths"][0]] for r in json.loads(stack_in.attrs["applied"])}
+        home |= {p.scene: a.name for a in acquisitions for p in a.products}
+        # tiles of one pass were merged under a name of their own: such a scene is known by its files or tiles
+        names = {}
+        for record in json.loads(stack_in.attrs["applied"]):
+            said = (*record["paths"], record["scene"], *(t["scene"] for t in record.get("tiles", ())))
+            names[str(record["scene"])] = next(home[text] for text in said if text in home)
         masked, _, lost = read_once(mask(stack_in, **config.mask_of(stack)))
         left = {str(r["scene"]): r["reason"] for r in json.loads(stack_in.attrs.get("skipped", "[]"))}
         left |= {scene: reason for scene, (_, reason) in lost.items()}
