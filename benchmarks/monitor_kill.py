@@ -9,6 +9,7 @@ while a reader follows `latest` and holds every file of what it finds against th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -117,7 +118,7 @@ def main(kills, minutes):
         child = context.Process(target=visit, args=(str(mine.site), now))
         child.start()
         time.sleep(random.uniform(0, max(spans)))
-        if child.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # it may end just now
             os.kill(child.pid, signal.SIGKILL)
         child.join()
         if child.exitcode == -signal.SIGKILL:
