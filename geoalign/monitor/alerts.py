@@ -32,7 +32,7 @@ class Alert:
 
     id : UUIDv5 of site, theme, seed pixel and episode, fixed at birth; theme : name of the layer (`config.layers`);
     kind : what changed (`Changes.attrs["kind"]`); status : one of `LIFE`; reason : why it has this status, in words;
-    date, date_after, date_by : first changed observation (lower median of its pixels), the change lies in (after, by];
+    date, date_after, date_by : first changed observation, the change lies in (after, by]; lower medians of its pixels;
     date_first : scene at which the alert was born; date_confirmed, date_end, date_retracted : scene at which it became
     so, "" where it has not; all dates ISO days, UTC; probability, magnitude : means over its pixels; direction : -1 to
     1; n_pixels, area_ha : its extent; row, col : seed pixel; episode : how many alerts this seed had before; n_obs :
@@ -348,19 +348,23 @@ def _lived(alert: Alert, mine, day, scene, ground, baseline) -> Alert:
     return _measured(alert, mine, level if level.any() else status >= 1, ground)
 
 
+def _middle_day(days) -> str:
+    """Lower median of those that are known, "" where none is."""
+    known = np.sort(days[days > NO_DAY])
+    return _iso(known[(known.size - 1) // 2]) if known.size else ""
+
+
 def _measured(alert: Alert, mine, at, ground) -> Alert:
     """The alert with dates, size and certainty of the pixels `at`."""
     pixel, dates = mine["pixel"][at], mine["date"][at]
-    known = np.sort(dates[dates > NO_DAY])
-    after, by = mine["after"][at], mine["by"][at]
-    after, by = after[after > NO_DAY], by[by > NO_DAY]
     seed = mine["n_obs"][mine["pixel"] == alert.row * ground.geobox.shape[1] + alert.col]
     n = int(pixel.size)
     return replace(
         alert,
-        date=_iso(known[(known.size - 1) // 2]) if known.size else "",
-        date_after=_iso(after.min()) if after.size else "",
-        date_by=_iso(by.max()) if by.size else "",
+        # medians keep the order after < date <= by; one mixed pixel at the edge can't stretch the interval
+        date=_middle_day(dates),
+        date_after=_middle_day(mine["after"][at]),
+        date_by=_middle_day(mine["by"][at]),
         probability=_mean(mine["probability"][at]),
         magnitude=_mean(mine["magnitude"][at]),
         n_pixels=n,
