@@ -43,6 +43,7 @@ _HOMES = {
     "simulate": "geoalign.simulation",
     "Simulation": "geoalign.simulation",
     "run": "geoalign.pipeline",
+    "Monitor": "geoalign.monitor",
     "explore": "geoalign.explorer",
     "GeoalignError": "geoalign.errors",
     "StackError": "geoalign.errors",
@@ -52,8 +53,8 @@ _HOMES = {
     "StateError": "geoalign.errors",
 }
 
-_MODULES = ("accuracy", "detectors", "errors", "explorer", "indices", "io", "masks", "objects", "pipeline", "plot",
-            "radiometry", "registration", "report", "simulation", "types", "vectors")  # fmt: skip
+_MODULES = ("accuracy", "detectors", "errors", "explorer", "indices", "io", "masks", "monitor", "objects", "pipeline",
+            "plot", "radiometry", "registration", "report", "simulation", "types", "vectors")  # fmt: skip
 
 __all__ = sorted([*_HOMES, "__version__"])
 

@@ -166,6 +166,12 @@ def _check(config) -> None:
     from geoalign.types.plugins import Online
 
     problems = []
+    if "://" in config.output:
+        problems.append(
+            f"output: {config.output} is an object store, which has neither locks nor renaming in one step: what is "
+            "published could be half of one thing and half of another. Give a folder on a disk, and copy what `latest` "
+            "points to from there"
+        )
     if config.monitor.since is None:
         problems.append('[monitor] since is missing: when watching starts, e.g. since = "2024-01-01"')
     if not config.detect:
