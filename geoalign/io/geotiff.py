@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geoalign.errors import StackError
 from geoalign.io.address import resolved
-from geoalign.io.tiff import MAX_BANDS, MAX_BLOCK_BYTES, MAX_PIXELS, check_tiff
+from geoalign.io.tiff import MAX_BANDS, MAX_BLOCK_BYTES, MAX_PIXELS, check_head, check_tiff
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 
@@ -148,6 +148,12 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
         else:
             check_tiff(path)
         stamp = _stamp(path)
+    else:
+        from geoalign.io.remote import peek
+
+        head, size = peek(path, trusted_host)
+        if not urlsplit(path).path.lower().endswith(".jp2"):
+            check_head(shown_path(path), head, size)
     try:
         with gdal_env(), _opened(path) as src:
             _check_claims(shown_path(path), src)

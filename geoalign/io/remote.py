@@ -18,6 +18,7 @@ from geoalign.io.geotiff import check_path, is_remote
 _TIMEOUT_S = 30
 _TRIES = 3
 _MAX_BYTES = 2**28
+_HEAD_BYTES = 2**16
 _AGAIN = (429, 500, 502, 503, 504)
 
 
@@ -64,21 +65,39 @@ class Documents(pystac.StacIO):
         raise StackError(f"{dest}: catalogues are only read here.")
 
     def _fetch(self, address):
-        shown = address.split("?")[0]
-        opener = urllib.request.build_opener(_Redirects(self.trusted_host), Pinned(self.trusted_host))
-        request = urllib.request.Request(address, headers={"Accept": "application/geo+json, application/json"})
-        for attempt in range(_TRIES):
-            try:
-                with opener.open(request, timeout=_TIMEOUT_S) as answer:
-                    body = answer.read(_MAX_BYTES + 1)
-                break
-            except urllib.error.HTTPError as err:
-                if err.code not in _AGAIN or attempt == _TRIES - 1:
-                    raise StackError(f"{shown} can't be read: the server answers {err.code} {err.reason}.") from err
-            except (OSError, http.client.HTTPException) as err:
-                if attempt == _TRIES - 1:
-                    raise StackError(f"{shown} can't be reached: {err} ({_TRIES} tries).") from err
-            time.sleep(0.5 * 2**attempt)
+        headers = {"Accept": "application/geo+json, application/json"}
+        body, _ = _got(address, self.trusted_host, headers, _MAX_BYTES + 1)
         if len(body) > _MAX_BYTES:
+            shown = address.split("?")[0]
             raise StackError(f"{shown} is larger than {_MAX_BYTES // 2**20} MB; that is no STAC document.")
         return body.decode("utf-8", errors="replace")
+
+
+def peek(address, trusted_host: str | None = None) -> tuple[bytes, int | None]:
+    """The beginning of a remote file and its size (None where the server does not say).
+
+    Asked for over a checked connection before GDAL sees the address: one that redirects to a private network, or whose
+    header claims the world, is refused here.
+    """
+    body, headers = _got(address, trusted_host, {"Range": f"bytes=0-{_HEAD_BYTES - 1}"}, _HEAD_BYTES)
+    text = str(headers.get("Content-Range") or headers.get("Content-Length") or "").rpartition("/")[2]
+    return body, int(text) if text.isascii() and text.isdigit() else None
+
+
+def _got(address, trusted_host, headers, limit):
+    """(body up to a limit, headers) of an answer; three tries with growing waits where a server is busy."""
+    shown = address.split("?")[0]
+    opener = urllib.request.build_opener(_Redirects(trusted_host), Pinned(trusted_host))
+    request = urllib.request.Request(address, headers=headers)
+    for attempt in range(_TRIES):
+        try:
+            with opener.open(request, timeout=_TIMEOUT_S) as answer:
+                return answer.read(limit), answer.headers
+        except urllib.error.HTTPError as err:
+            if err.code not in _AGAIN or attempt == _TRIES - 1:
+                raise StackError(f"{shown} can't be read: the server answers {err.code} {err.reason}.") from err
+        except (OSError, http.client.HTTPException) as err:
+            if attempt == _TRIES - 1:
+                raise StackError(f"{shown} can't be reached: {err} ({_TRIES} tries).") from err
+        time.sleep(0.5 * 2**attempt)
+    raise AssertionError("the last try returns or raises")

@@ -5,6 +5,7 @@ Only the directories (IFDs) are read. TIFF 6.0 specification (Adobe, 1992), sect
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 
@@ -43,6 +44,24 @@ def check_tiff(path) -> None:
         _check(path)
     except OSError as err:
         raise StackError(f"{path} can't be read: {err.strerror or err}. Check its permissions and its disk.") from err
+
+
+def check_head(shown, head: bytes, size: int | None) -> None:
+    """The same for a file of which only the beginning is at hand; what lies beyond it is not looked at.
+
+    shown : its name in messages; size : of the whole file, None where it is not known
+    """
+    whole = 2**63 if size is None else size
+    _check_magic(shown, head[:512], whole)
+    unpacked = 0
+    try:
+        for tags in _directories(io.BytesIO(head), head, len(head)):
+            _check_sizes(shown, tags)
+            _check_extent(shown, tags, whole)
+            unpacked += _unpacked(tags)
+    except (struct.error, EOFError):
+        pass  # directories at the end of the file, or lists longer than the head: GDAL's to read
+    _check_ratio(shown, unpacked, whole)
 
 
 def _check(path):

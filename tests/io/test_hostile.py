@@ -327,6 +327,35 @@ def test_a_catalogue_that_redirects_to_the_inside_is_not_followed(monkeypatch):
     assert asked == ["/item.json"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.8/x.tif\r\nContent-Length: 0\r\n\r\n", "private network"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n", "not allowed"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + tiff([(256, 4, 1, 10**6), (257, 4, 1, 10**6)]), "1000000 x 1000000"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + tiff([(256, 4, 1, 9), (257, 4, 1, 9), (277, 3, 1, 65529)]), "65529 bands"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<VRTDataset>", "VRT"),
+    ],
+)
+def test_a_remote_raster_that_redirects_inside_or_claims_the_world_never_reaches_gdal(monkeypatch, answer, words):
+    class Socket:
+        def makefile(self, *args, **kwargs):
+            return io.BytesIO(answer)
+
+        def sendall(self, data): ...
+        def close(self): ...
+        def settimeout(self, value): ...
+
+    def lookup(host, *args, **kwargs):
+        return [(2, 1, 6, "", ("93.184.216.34" if "example" in host else host, 80))]
+
+    monkeypatch.setattr(address.socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(address.socket, "create_connection", lambda *a, **k: Socket())
+    monkeypatch.setattr(rasterio, "open", lambda *a, **k: pytest.fail("GDAL was asked"))
+    with pytest.raises(StackError, match=words):
+        read_header("http://public.example/a.tif")
+
+
 def test_public_addresses_are_told_from_the_inside_in_every_spelling():
     inside = ("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1",
               "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "224.0.0.1",
