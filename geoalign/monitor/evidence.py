@@ -16,7 +16,7 @@ import numpy as np
 
 from geoalign.errors import GeoalignError, MatchError, StackError, StateError
 from geoalign.monitor.baseline import FORMAT, Frame, images
-from geoalign.monitor.store import array_digest, digest, go_on, point, staged_folder
+from geoalign.monitor.store import checksum, digest, go_on, point, staged_folder
 
 log = logging.getLogger("geoalign")
 
@@ -154,7 +154,7 @@ def _write(stack, sigma, reason, job, frame, path):
         array = zarr.create_array(
             part, shape=(len(frame.bands), *frame.shape), chunks=(len(frame.bands), side, side), dtype="float32",
             fill_value=np.nan, config={"write_empty_chunks": True},
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+            compressors=zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
         )  # fmt: skip
         target = _Target(array, side)
         da.store(cube, target, lock=False)
@@ -182,7 +182,7 @@ class _Target:
         go_on()
         name = f"r{region[1].start:05d}c{region[2].start:05d}"
         self.array[region] = values
-        self.digests[name] = array_digest(np.asarray(values))
+        self.digests[name] = checksum(np.asarray(values))
         self.counts[name] = int(np.isfinite(values).any(axis=0).sum())
 
     @property
@@ -209,7 +209,7 @@ def read_tile(root: Path, key: str, tile: Tile) -> np.ndarray:
         values = zarr.open_array(path, mode="r")[:, rows, cols]
     except (OSError, ValueError, RuntimeError, KeyError) as err:
         raise StateError(f"{path}, tile {tile.name}: {err}. `geoalign monitor SITE rebuild` makes it again.") from err
-    if array_digest(values) != attrs["digests"].get(tile.name):
+    if checksum(values) != attrs["digests"].get(tile.name):
         raise StateError(
             f"{path}, tile {tile.name} is damaged: its checksum differs. `geoalign monitor SITE rebuild` makes it "
             "again."

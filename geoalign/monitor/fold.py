@@ -189,18 +189,16 @@ def _flagged(changes, tile, width):
     """Columns of the flagged pixels, in order of `pixel`."""
     from geoalign.types.changes import days_since_1970
 
-    status = changes.status.values
-    at = (status >= 1) & (status <= 4)
-    rows, cols = np.nonzero(at)
-    out = {
-        "pixel": (rows + tile.row).astype(np.int64) * width + cols + tile.col,
-        "status": status[at], "direction": changes.direction.values[at],
-        "magnitude": changes.magnitude.values[at], "probability": changes.probability.values[at],
-        "n_obs": changes.n_obs.values[at],
-    }  # fmt: skip
-    for name, layer in (("date", "date"), ("after", "date_after"), ("by", "date_by")):
-        out[name] = days_since_1970(changes[layer].values[at], NO_DAY)
-    return out
+    flat = {name: changes[name].values.reshape(-1) for name in ("status", "direction", *_MEASURED, *_DATED.values())}
+    at = np.flatnonzero(flat["status"] - np.uint8(1) < 4)  # 0 wraps round to 255
+    rows, cols = np.divmod(at, tile.width)
+    out = {"pixel": (rows + tile.row) * width + cols + tile.col}
+    out |= {name: flat[name][at] for name in ("status", "direction", *_MEASURED)}
+    return out | {name: days_since_1970(flat[layer][at], NO_DAY) for name, layer in _DATED.items()}
+
+
+_MEASURED = ("magnitude", "probability", "n_obs")
+_DATED = {"date": "date", "after": "date_after", "by": "date_by"}
 
 
 def _seen_figures(tile, seen) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,11 @@ def digest(*parts: Any) -> str:
 def array_digest(array: np.ndarray) -> str:
     """A short hash of an array's bytes."""
     return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data, digest_size=12).hexdigest()
+
+
+def checksum(array: np.ndarray) -> str:
+    """CRC-32 of an array's bytes: cheap enough for every read, and sure to notice a flipped bit."""
+    return f"{zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data):08x}"
 
 
 @contextmanager

@@ -36,6 +36,8 @@ from geoalign.monitor.store import digest, point, remove, staged_folder, sync_pa
 log = logging.getLogger("geoalign")
 
 LATEST = "latest"
+RECENT_DAYS = 30
+"""A scene that can't be used makes the site degraded for so long; `status` names it as long as it is so."""
 EMPTY, REJECTED, BEFORE = "empty", "rejected", "before_baseline"
 
 
@@ -728,11 +730,15 @@ def _health(work, themes, tiles, failure=""):
 def health_of(config, ledger, themes, tiles, now, failure=""):
     """The health of a site from its ledger. tiles : theme -> figures, as the last fold gave them."""
     revisit = {t.name: config.monitor.revisit_days or t.frame.gap_days for t in themes}
+    since = now - RECENT_DAYS * 86400
     one = ledger.row(
-        "SELECT (SELECT count(*) FROM products WHERE status = 'quarantined') + "
-        "(SELECT count(*) FROM evidence WHERE status = 'rejected') AS bad, "
+        "SELECT (SELECT count(*) FROM products WHERE status = 'quarantined' AND arrived > ?) + "
+        "(SELECT count(*) FROM evidence WHERE status = 'rejected' AND acquisition IN "
+        "(SELECT acquisition FROM products WHERE arrived > ?)) AS bad, "
         "(SELECT count(*) FROM products WHERE status = 'waiting') AS waiting, "
-        "(SELECT count(*) FROM outbox WHERE delivered IS NULL AND attempts > 0) AS late"
+        "(SELECT count(*) FROM outbox WHERE delivered IS NULL AND attempts > 0) AS late",
+        since,
+        since,
     )
     return healths.assess(
         tiles, revisit, now=now, left_out=one["bad"], waiting=one["waiting"], undelivered=one["late"], failure=failure,

@@ -1,0 +1,102 @@
+"""One new scene on a large site of two polarisations: seconds of each step and peak memory.
+
+    python benchmarks/monitor_large.py [side ...]
+
+Each side is run in a process of its own: a baseline of 16 scenes of speckle, then one visit with one new scene.
+Scenes are taken as they lie (`register = false`); disk: about 200 bytes a pixel.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from results import write_section
+
+from geoalign.monitor import Monitor
+from geoalign.publish import peak_rss_mb
+
+GAP, N = 12, 17
+
+
+def write_scene(folder, k, side):
+    import rasterio
+
+    rng = np.random.default_rng(k)
+    day = np.datetime64("2023-01-01T05:00:00") + np.timedelta64(GAP * k, "D")
+    options = {
+        "driver": "GTiff", "height": side, "width": side, "count": 2, "dtype": "float32", "crs": "EPSG:32633",
+        "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5400000), "nodata": float("nan"), "tiled": True,
+        "blockxsize": 512, "blockysize": 512, "interleave": "band",
+    }  # fmt: skip
+    with rasterio.open(folder / f"s1_{str(day)[:10].replace('-', '')}.tif", "w", **options) as file:
+        for band, (name, level) in enumerate((("vv", 0.1), ("vh", 0.02)), start=1):
+            for row in range(0, side, 512):
+                tall = min(512, side - row)
+                speckle = level * rng.standard_gamma(4.4, (tall, side), np.float32) / np.float32(4.4)
+                file.write(speckle, band, window=rasterio.windows.Window(0, row, side, tall))
+            file.set_band_description(band, name)
+        file.update_tags(datetime=f"{day}Z", sensor="S1A", orbit="44", units="power")
+    return day
+
+
+def one(folder, side):
+    """Run both visits; prints the figures of the second as JSON. The first is a process of its own."""
+    monitor = Monitor(folder / "site.toml", threads=2)
+    result = monitor.visit()
+    print(json.dumps({"timings": result.timings, "peak_mb": peak_rss_mb(), "alerts": result.alerts}))
+
+
+def measure(side):
+    folder = Path(tempfile.mkdtemp(prefix="monitor-large-"))
+    try:
+        (folder / "scenes").mkdir()
+        days = [write_scene(folder / "scenes", k, side) for k in range(N - 1)]
+        box = [500000, 5400000 - 10 * side, 500000 + 10 * side, 5400000]
+        (folder / "site.toml").write_text(
+            f'name = "large"\nscenes = "scenes"\noutput = "out"\nregister = false\n[grid]\ncrs = "EPSG:32633"\n'
+            f'resolution_m = 10\nbbox = {box}\n[vectors]\nmin_area_m2 = 5000\n[[detect]]\ndetector = "watch"\n'
+            f'index = "vh"\n[monitor]\nsince = "{str(days[-1] + np.timedelta64(1, "D"))[:10]}"\n'
+        )
+        command = [sys.executable, __file__, "--one", str(folder), str(side)]
+        first = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        write_scene(folder / "scenes", N - 1, side)
+        second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        return first, second
+    finally:
+        shutil.rmtree(folder)
+
+
+def main(sides):
+    lines = [
+        "`python benchmarks/monitor_large.py`: a site of two polarisations (float32), 16 scenes of baseline, then one "
+        "visit with one new scene, with two threads; wall-clock seconds, on a machine that was not idle.",
+        "",
+        "| side, px | find (every block read) | evidence | fold | publish | in all, s | peak memory, MB | first visit, s "
+        "| its peak, MB |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for side in sides:
+        first, second = measure(side)
+        t = second["timings"]
+        lines.append(
+            f"| {side} | {t['find']:.1f} | {t['evidence']:.1f} | {t['fold']:.1f} | {t['publish']:.1f} | "
+            f"{t['total']:.1f} | {second['peak_mb']:.0f} | {first['timings']['total']:.1f} | {first['peak_mb']:.0f} |"
+        )
+        print(lines[-1], flush=True)
+    write_section("Monitoring: one new scene on a large site", lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main([int(s) for s in sys.argv[1:]] or [1372, 2745])
