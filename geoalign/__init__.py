@@ -45,6 +45,7 @@ _HOMES = {
     "run": "geoalign.pipeline",
     "Monitor": "geoalign.monitor",
     "explore": "geoalign.explorer",
+    "summary": "geoalign.summaries",
     "GeoalignError": "geoalign.errors",
     "StackError": "geoalign.errors",
     "NoUsableData": "geoalign.errors",

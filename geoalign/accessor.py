@@ -17,7 +17,7 @@ class GeoalignAccessor:
     >>> import numpy as np, geoalign, geoalign.accessor
     >>> stack = geoalign.new_stack({"vv": np.ones((2, 4, 5))}, ["2024-01-01", "2024-01-13"])
     >>> sorted(name for name in dir(stack.geoalign) if not name.startswith("_"))
-    ['composite', 'coregister', 'detect', 'explore', 'index', 'mask', 'polygons', 'smooth']
+    ['composite', 'coregister', 'detect', 'explore', 'index', 'mask', 'polygons', 'smooth', 'summary']
     """
 
     def __init__(self, data: xr.Dataset):
@@ -70,3 +70,9 @@ class GeoalignAccessor:
         from geoalign.explorer import explore
 
         return explore(self._data, changes, **options)
+
+    def summary(self):
+        """What Changes say in short, with a map in a notebook; see `geoalign.summary`."""
+        from geoalign.summaries import summary
+
+        return summary(self._data)

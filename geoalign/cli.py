@@ -565,16 +565,14 @@ def explore(
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> int:
     """Look at a run in the browser: maps in time, series of pixels, polygons, registration. Ctrl-C ends it."""
-    from geoalign.explorer import explore_run, need, serve
+    from geoalign.explorer import serve
 
-    need()
     folder = runfolder
     if runfolder.suffix == ".toml":
         from geoalign.config import load_config
 
         folder = load_config(runfolder).output_folder
-    explore_run(folder)  # what is wrong is said here, and not in the browser
-    serve(lambda: explore_run(folder), port=port, address=address, browser=browser, ready=_out)
+    serve(folder, port=port, address=address, browser=browser, ready=_announce)
     return 0
 
 
@@ -710,6 +708,11 @@ def _print_json(document) -> int:
 def _out(text) -> int:
     sys.stdout.write(text.rstrip() + "\n")
     return 0
+
+
+def _announce(address) -> None:
+    _out(address)
+    sys.stdout.flush()  # what waits for it may be a program
 
 
 def _table(title, rows, columns=()):

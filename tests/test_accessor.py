@@ -21,7 +21,7 @@ def stack():
 
 def test_its_methods_are_the_public_functions(stack):
     names = [name for name in dir(stack.geoalign) if not name.startswith("_")]
-    assert names == ["composite", "coregister", "detect", "explore", "index", "mask", "polygons", "smooth"]
+    assert names == ["composite", "coregister", "detect", "explore", "index", "mask", "polygons", "smooth", "summary"]
     assert all(name in geoalign.__all__ for name in names)
 
 

@@ -63,30 +63,42 @@ def explore_run(folder, *, marks=None):
     marks : where marked polygons are saved; reference.gpkg in the run's output folder by default, so that the next run
         finds them too
     """
+    return _of_run(folder, marks)()
+
+
+def serve(runfolder, *, marks=None, port: int = 0, address: str = HOST, browser: bool = True, ready=None) -> None:
+    """Serve a run's explorer until interrupted; every page that is opened gets its own, over the same scenes.
+
+    Parameters
+    ----------
+    runfolder, marks : as in `explore_run`
+    port : 0 takes a free one
+    address : listened on; anything but the default lets other machines in
+    browser : open the page
+    ready : called with the page's address just before it is served
+
+    Raises
+    ------
+    GeoalignError
+        The extra is not installed, or the address can't be listened on. StateError: there is no run. NoUsableData: its
+        scenes are gone.
+    """
+    make = _of_run(runfolder, marks)
+    make()  # what every page needs is read and compiled before the first is asked for
+    from geoalign.explorer.app import start
+
+    start(make, port=port, address=address, browser=browser, ready=ready)
+
+
+def _of_run(folder, marks):
     need()
     from geoalign.explorer.app import Explorer
     from geoalign.explorer.site import site_of_run
 
     site = site_of_run(folder)
     home = site.folder.parent.parent if site.folder.parent.name == "runs" else site.folder
-    return Explorer(site, marks=Path(marks) if marks is not None else home / "reference.gpkg")
-
-
-def serve(make, *, port: int = 0, address: str = HOST, browser: bool = True, ready=None) -> None:
-    """Serve explorers until interrupted.
-
-    Parameters
-    ----------
-    make : callable () -> Explorer, called for every page that is opened
-    port : 0 takes a free one
-    address : listened on; anything but the default lets other machines in
-    browser : open the page
-    ready : called with the page's address once it is served
-    """
-    need()
-    from geoalign.explorer.app import start
-
-    start(make, port=port, address=address, browser=browser, ready=ready)
+    place = Path(marks) if marks is not None else home / "reference.gpkg"
+    return lambda: Explorer(site, marks=place)
 
 
 def need() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from html import escape
 from pathlib import Path
 
@@ -15,18 +14,9 @@ from bokeh.models import Slider
 
 from geoalign.errors import GeoalignError
 from geoalign.explorer import picture, story
-from geoalign.explorer.map import Map, dates_figure, fill_dates, key_html, link, text
+from geoalign.explorer.map import STYLE, Map, dates_figure, fill_dates, key_html, link, text
 from geoalign.explorer.series import Series
 from geoalign.explorer.site import Site
-
-log = logging.getLogger("geoalign")
-
-STYLE = """
-:host, .bk-root { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-p { margin: 2px 0 } h2 { margin: 0 0 2px; font-size: 19px } h3 { margin: 8px 0 2px; font-size: 15px }
-.soft { color: #5b6570; font-size: 12.5px } table { border-collapse: collapse; font-size: 12.5px }
-td, th { text-align: left; padding: 2px 10px 2px 0; border-bottom: 1px solid #d9dee3; vertical-align: top }
-"""
 
 
 class Explorer(pn.viewable.Viewer):
@@ -40,7 +30,6 @@ class Explorer(pn.viewable.Viewer):
         self.layer = next(iter(site.layers.values()), None)
         self.polygon: int | None = None
         self.pixel: tuple[int, int] | None = None
-        self._stretches: dict[str, tuple] = {}
         self._window = None
         self._view = site.stack_of(self.layer)
         self._controls()
@@ -113,18 +102,24 @@ class Explorer(pn.viewable.Viewer):
         change = pn.Column(bar, pn.FlexBox(maps, side))
         tabs = [("Change", change)]
         if any(view.alignment is not None for view in self.site.stacks.values()):
-            from geoalign.explorer.registration import Registration
+            self._place = pn.Column(min_height=400)  # filled when it is first looked at
+            tabs.append(("Registration", self._place))
+        pages = pn.Tabs(*tabs, dynamic=True)
+        pages.param.watch(self._open, "active")
+        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pages)
 
-            self.registration = Registration(self.site)
-            tabs.append(("Registration", self.registration.view))
-        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pn.Tabs(*tabs, dynamic=True))
+    def _open(self, event):
+        from geoalign.explorer.registration import Registration
+
+        if event.new == 1 and not len(self._place):
+            self._place.append(Registration(self.site).view)
 
     # --------------------------------------------------------------------------------------------- what is looked at
 
     def _new_stack(self):
         """Another stack's scenes: its sliders, its first picture."""
         self._view = self.site.stacks[self.stack.value]
-        first, last = self._view.ends()
+        first, last = self.site.once(("ends", self._view.name), self._view.ends)
         for slider, k in ((self.before, first), (self.time, last)):
             slider.update(end=max(len(self._view.scenes) - 1, 1), value=k)
         self._window = self.map.window()
@@ -143,16 +138,13 @@ class Explorer(pn.viewable.Viewer):
         self._story()
         self._polygon()
 
-    def _stretch(self):
-        name = self._view.name
-        if name not in self._stretches:
-            self._stretches[name] = picture.stretch_of(self._view, picture.bands_shown(self._view))
-        return self._stretches[name]
+    def _stretch(self, view):
+        return picture.stretch_for(self.site, view)
 
     def _scenes(self):
         """Both scenes under the swipe."""
         view, window = self._view, self._window
-        pictures = [picture.picture(view, int(slider.value), window, self._stretch())
+        pictures = [picture.picture(view, int(slider.value), window, self._stretch(view))
                     for slider in (self.before, self.time)]  # fmt: skip
         for one in (self.map, self.twin):
             if one.figure.visible:
@@ -190,11 +182,7 @@ class Explorer(pn.viewable.Viewer):
         return low, max(high, low + 1)
 
     def _counts(self, layer):
-        if not hasattr(self, "_histograms"):
-            self._histograms = {}
-        if layer.name not in self._histograms:
-            self._histograms[layer.name] = picture.histogram(layer, self._view)
-        return self._histograms[layer.name]
+        return self.site.once(("dates", layer.name), lambda: picture.histogram(layer, self._view))
 
     def _histogram(self):
         counts = self._counts(self.layer) if self.layer is not None else {}
@@ -263,7 +251,7 @@ class Explorer(pn.viewable.Viewer):
         told = story.polygon_story(self.site, self.layer, self.polygon)
         self.patch.object = "<h3>Polygon</h3>" + "".join(f"<p>{escape(line)}</p>" for line in told.words)
         view = self.site.stack_of(self.layer)
-        stretch = picture.stretch_of(view, picture.bands_shown(view))
+        stretch = self._stretch(view)
         parts = []
         for label, k in (("before", told.before), ("after", told.after)):
             if k is not None:
@@ -327,20 +315,18 @@ def start(make, *, port, address, browser, ready):
     """Serve until interrupted; see `explorer.serve`."""
     import socket
 
-    if port == 0:
+    try:
         with socket.socket() as probe:
-            probe.bind((address, 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
             port = probe.getsockname()[1]
-
-    def page():
-        try:
-            return make()
-        except GeoalignError as err:
-            return pn.pane.HTML(f"<h2>This can't be shown</h2><p>{escape(str(err))}</p>")
-
+    except OSError as err:
+        raise GeoalignError(f"{address}:{port} can't be listened on ({err.strerror}). Choose another --port.") from err
     if ready is not None:
         ready(f"http://{address}:{port}/")
+    # a page served to others may be asked for by any of this machine's names
+    names = [f"{address}:{port}", f"localhost:{port}"] if address in ("127.0.0.1", "localhost") else ["*"]
     pn.serve(
-        {"/": page}, port=port, address=address, show=browser, title="geoalign explore", autoreload=False,
-        websocket_origin=[f"{address}:{port}", f"localhost:{port}"], verbose=False,
+        {"/": make}, port=port, address=address, show=browser, title="geoalign explore", autoreload=False,
+        websocket_origin=names, verbose=False,
     )  # fmt: skip

@@ -15,6 +15,13 @@ FRAME = 560
 MOST_POLYGONS = 4000
 """Polygons drawn at the most, the largest first; all can be clicked."""
 
+STYLE = """
+:host, .bk-root { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+p { margin: 2px 0 } h2 { margin: 0 0 2px; font-size: 19px } h3 { margin: 8px 0 2px; font-size: 15px }
+.soft { color: #5b6570; font-size: 12.5px } table { border-collapse: collapse; font-size: 12.5px }
+td, th { text-align: left; padding: 2px 10px 2px 0; border-bottom: 1px solid #d9dee3; vertical-align: top }
+"""
+
 COMPOSE = """
 const d = scenes.data, a = d.before[0], b = d.after[0], [h, w] = a.shape
 const cut = Math.round(w * swipe.value / 100), c = new b.constructor(b, b.shape)

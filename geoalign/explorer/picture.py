@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoalign.errors import ConfigError
-from geoalign.explorer.site import LayerView, SceneView
+from geoalign.explorer.site import LayerView, SceneView, Site
 from geoalign.types.changes import STATUS, WHY, WHY_TEXT
 
 SIDE = 720
@@ -82,6 +82,11 @@ def stretch_of(view: SceneView, names) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(3), np.ones(3)
     low, high = np.percentile(flat, (2, 98), axis=0)
     return low, np.where(high > low, high, low + 1)
+
+
+def stretch_for(site: Site, view: SceneView) -> tuple[np.ndarray, np.ndarray]:
+    """`stretch_of` the bands that are shown, made once."""
+    return site.once(("stretch", view.name), lambda: stretch_of(view, bands_shown(view)))
 
 
 def picture(view: SceneView, k: int, window: Window, stretch, names=None, *, aligned=True, masked=True) -> np.ndarray:

@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Slider, Toggle, 
 from bokeh.plotting import figure
 
 from geoalign.explorer import picture
-from geoalign.explorer.map import Map
+from geoalign.explorer.map import STYLE, Map
 from geoalign.explorer.site import Site
 from geoalign.plot import BLUE, GREEN, GREY, ORANGE, RED
 
@@ -46,7 +46,7 @@ class Registration:
         self.flicker.js_on_change("active", CustomJS(args={"glyph": self.map.overlay}, code=FLICKER))
         self._points()
         self.drift, self.drift_data = _drift_figures()
-        self.words, self.table = pn.pane.HTML("", width=560), pn.pane.HTML("", width=560)
+        self.words, self.table = (pn.pane.HTML("", width=560, stylesheets=[STYLE]) for _ in range(2))
         self.stack.param.watch(lambda event: self._new_stack(), "value")
         for widget in (self.way, self.look):
             widget.param.watch(lambda event: self._scene(), "value")
@@ -82,7 +82,7 @@ class Registration:
 
     def _new_stack(self):
         self.view_of = self.site.stacks[self.stack.value]
-        self.stretch = picture.stretch_of(self.view_of, picture.bands_shown(self.view_of))
+        self.stretch = picture.stretch_for(self.site, self.view_of)
         report = self.view_of.alignment.report
         known = [s for s in self.view_of.scenes if s in set(report["scene"].astype(str))]
         self.known = known

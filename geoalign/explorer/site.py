@@ -100,19 +100,23 @@ class SceneView:
         part = part.isel(time=int(at[0])).compute()
         return np.stack([part[name].transpose("y", "x").values for name in names]).astype(np.float32)
 
-    def series(self, names, row: int, col: int, *, masked: bool = True):
-        """Values of one pixel: (band, time) float32. masked=False has what masks took out, where that is known."""
+    def series(self, names, row: int, col: int):
+        """Values of one pixel, as used and with what masks took out where that is known: two arrays (band, time)."""
         if self.files:
-            return self._screened(self.source.series(names, row, col, masked=masked), names, masked)
-        stack = self.source if masked or self.delivered is None else self.delivered
+            used, every = self.source.series(names, row, col)
+            return self._screened(used, names, True), every
+        used = self._pixel(self.source, names, row, col)
+        if self.delivered is None:
+            return used, used
+        every = np.full_like(used, np.nan)
+        _, ours, theirs = np.intersect1d(self.time, self.delivered.time.values, return_indices=True)
+        every[:, ours] = self._pixel(self.delivered, names, row, col)[:, theirs]
+        return used, every
+
+    @staticmethod
+    def _pixel(stack, names, row, col):
         pixel = stack[list(names)].isel(y=row, x=col).compute()
-        values = np.stack([pixel[name].values for name in names]).astype(np.float32)
-        if stack is self.source:
-            return values
-        out = np.full((len(names), self.time.size), np.nan, np.float32)
-        _, ours, theirs = np.intersect1d(self.time, stack.time.values, return_indices=True)
-        out[:, ours] = values[:, theirs]
-        return out
+        return np.stack([pixel[name].values for name in names]).astype(np.float32)
 
     def sigma(self, k: int, rows, cols, step: int = 1):
         """1-sigma error of the alignment of scene k, px: a number, a map (row, col), or None where it is not known."""
@@ -181,6 +185,13 @@ class Site:
     layers: dict[str, LayerView]
     folder: Path | None = None
     skipped: list[dict[str, str]] = field(default_factory=list)
+    known: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key, make):
+        """What `make()` gives, kept for all pages that are opened."""
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
     @property
     def first(self) -> SceneView:

@@ -49,8 +49,7 @@ def pixel_story(site: Site, layer: LayerView | None, row: int, col: int, *, stac
     breaks = _breaks(facts)
     follows = _follows(layer, view)
     bands = _needed(follows, view)
-    used = view.series(bands, row, col)
-    every = view.series(bands, row, col, masked=False)
+    used, every = view.series(bands, row, col)
     panels = {}
     for name in follows:
         values, unmasked = (_series(name, dict(zip(bands, part)), view) for part in (used, every))
@@ -120,32 +119,30 @@ def _breaks(facts) -> pd.DataFrame:
 
 
 def _model(layer, name, frame, breaks):
-    """Season and trend between the breaks, by the robust regression of `harmonic_cusum`; NaN where it can't be fitted.
+    """What was to be expected had nothing changed: from what lies before the first break, carried on; NaN without.
 
-    Before the first break it is carried on beyond it, as what was expected had nothing changed.
+    Season and trend by the robust regression of `harmonic_cusum`; the median where less than 0.8 of a year was seen
+    before the break, which no season can be told from, and for backscatter unless its detector was given an order.
     """
     from geoalign.kernels.harmonic import choose_order, predict, regressors, robust_fit
 
-    out = np.full(len(frame), np.nan)
-    if layer is None:
-        return out
-    time = frame["time"].to_numpy()
-    options = options_of(layer.detector)
-    span = (time[-1] - time[0]) / np.timedelta64(1, "D") if time.size else 0
-    order = options.get("order")
-    order = (2 if name not in ("vv", "vh", "hh", "hv") else int(span > 292)) if order is None else int(order)
-    years = (time - np.datetime64("2000-01-01", "ns")) / np.timedelta64(1, "D") / 365.25
-    x = regressors(years - np.floor(years[0]), order) if time.size else np.empty((0, 2))
+    time, y = frame["time"].to_numpy(), frame["value"].to_numpy(float)
     first = time < breaks["date"].min().to_datetime64() if len(breaks) else np.ones(time.size, bool)
-    y = frame["value"].to_numpy(float)
     use = first & np.isfinite(y)
-    p = choose_order(int(use.sum()), order)
-    if p == 0:
-        return out
-    keep, inverse, beta = np.empty(int(use.sum())), np.zeros((p, p)), np.zeros(p)
-    if robust_fit(np.ascontiguousarray(x[use]), y[use], int(use.sum()), p, 1e-3, keep, inverse, beta) < 0:
-        return out
-    return np.array([predict(row, beta, p) for row in x])
+    n = int(use.sum())
+    if layer is None or n < 3:
+        return np.full(time.size, np.nan)
+    order = options_of(layer.detector).get("order")
+    if order is None:
+        order = None if name in ("vv", "vh", "hh", "hv") else 2
+    years = (time - np.datetime64("2000-01-01", "ns")) / np.timedelta64(1, "D") / 365.25
+    p = 0 if order is None or np.ptp(years[use]) < 0.8 else choose_order(n, int(order))
+    if p:
+        x = regressors(years - np.floor(years[0]), int(order))
+        keep, inverse, beta = np.empty(n), np.zeros((p, p)), np.zeros(p)
+        if robust_fit(np.ascontiguousarray(x[use]), y[use], n, p, 1e-3, keep, inverse, beta) >= 0:
+            return np.array([predict(row, beta, p) for row in x])
+    return np.full(time.size, np.median(y[use]))
 
 
 def pixel_words(layer, facts, breaks, panel=None) -> list[str]:

@@ -227,6 +227,7 @@ def _geobox(path, src):
 def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
     """Values of one band in its own type, rows and cols as (start, stop); StackError where a block can't be read.
 
+    band : number, or a list of them, which gives (band, row, col)
     stamp : that of the header, to notice a file that was replaced since it was opened
     step : every step-th pixel, from an overview where there is one
     """
@@ -239,7 +240,8 @@ def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
     try:
         with gdal_env(), _opened(path) as src:
             if step > 1:
-                return src.read(band, window=window, out_shape=(window.height // step, window.width // step))
+                size = (window.height // step, window.width // step)
+                return src.read(band, window=window, out_shape=(len(band), *size) if isinstance(band, list) else size)
             return src.read(band, window=window)
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(

@@ -53,12 +53,14 @@ class SceneLook:
     def scene(self):
         return [str(s.facts.scene) for s in self.scenes]
 
-    def window(self, k: int, names, rows, cols, step: int = 1, *, masked: bool = True, aligned: bool = True):
+    def window(self, k: int, names, rows, cols, step: int = 1, *, masked=True, aligned=True, read=None):
         """Bands of scene k in rows and cols (start, stop) of the grid, every `step`-th pixel: (band, row, col) float32.
 
-        masked : False also gives what the scene's mask takes out; aligned : False shows the scene as it was delivered
+        masked : False also gives what the scene's mask takes out; aligned : False shows the scene as it was delivered;
+        read : a `_Reader` of this scene, to share what it read with another look
         """
         scene = self.scenes[k]
+        read = read or _Reader(scene, names)
         view = view_of(self.target, rows, cols, step)
         warps = ()
         if self.alignment is not None and aligned and scene.facts.scene in self.alignment.warps:
@@ -71,18 +73,23 @@ class SceneLook:
                 if source.geobox not in places:
                     chain = Chain((GridMap(view, self.target), *warps, GridMap(self.target, source.geobox)))
                     places[source.geobox] = chain.pull(*_grid(view.shape))
-                values = _pulled(source, *places[source.geobox], self.resampling if step == 1 else "bilinear", masked)
+                values = _pulled(
+                    source, *places[source.geobox], self.resampling if step == 1 else "bilinear", masked, read
+                )
                 out[b] = np.where(np.isnan(out[b]), values, out[b])
         return out
 
-    def series(self, names, row: int, col: int, *, masked: bool = True):
-        """All scenes' values at one pixel: (band, time) float32."""
+    def series(self, names, row: int, col: int):
+        """All scenes' values at one pixel, masked and as they were before: two arrays (band, time) float32."""
+        place = (row, row + 1), (col, col + 1)
 
         def one(k):
-            return self.window(k, names, (row, row + 1), (col, col + 1), masked=masked)[:, 0, 0]
+            read = _Reader(self.scenes[k], names)
+            return [self.window(k, names, *place, masked=masked, read=read)[:, 0, 0] for masked in (True, False)]
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return np.stack(list(pool.map(one, range(len(self.scenes)))), axis=1)
+            both = np.array(list(pool.map(one, range(len(self.scenes)))), np.float32)
+        return tuple(both.transpose(1, 2, 0))
 
 
 def look_at(source, *, alignment=None, resampling="cubic", **options) -> SceneLook:
@@ -93,6 +100,26 @@ def look_at(source, *, alignment=None, resampling="cubic", **options) -> SceneLo
     scenes, names, target, _ = chosen_scenes(source, alignment=alignment, **options)
     scenes = sorted(scenes, key=lambda s: s.facts.time)
     return SceneLook(tuple(scenes), tuple(names), target, alignment, resampling)
+
+
+class _Reader:
+    """Reads windows of one scene, of each file all bands that are wanted at once, and keeps what it read."""
+
+    def __init__(self, scene, names):
+        self.bands: dict[str, set] = {}
+        self.known: dict[tuple, dict] = {}
+        for name in names:
+            for source in scene.bands.get(name, ()):
+                for part in (source, *getattr(source, "masks", ())):
+                    if hasattr(part, "path"):
+                        self.bands.setdefault(part.path, set()).add(part.band)
+
+    def __call__(self, path, band, rows, cols, *, stamp=None, step=1):
+        key = (path, rows, cols, step)
+        if key not in self.known:
+            wanted = sorted(self.bands[path])
+            self.known[key] = dict(zip(wanted, read_window(path, wanted, rows, cols, stamp=stamp, step=step)))
+        return self.known[key][band]
 
 
 @dataclass(frozen=True)
@@ -163,24 +190,24 @@ class _CoarseBand:
     def shape(self):
         return tuple(max(1, int(n) // self.step) for n in self.band.shape)
 
-    def read(self, rows, cols, masked):
+    def read(self, rows, cols, masked, read):
         b, s = self.band, self.step
         wide = (rows[0] * s, rows[1] * s), (cols[0] * s, cols[1] * s)
-        values = b.calibration.apply(read_window(b.path, b.band, *wide, stamp=b.stamp, step=s))
+        values = b.calibration.apply(read(b.path, b.band, *wide, stamp=b.stamp, step=s))
         for layer in b.masks if masked else ():
             # the mask's own grid at the same view: every step-th code, which is enough to look at
-            values[_mask_at(layer, self.geobox, rows, cols)] = np.nan
+            values[_mask_at(layer, self.geobox, rows, cols, read)] = np.nan
         return values
 
 
-def _mask_at(layer, geobox, rows, cols):
+def _mask_at(layer, geobox, rows, cols, read):
     size = max(1.0, float(np.sqrt(abs(geobox.affine.determinant / layer.geobox.affine.determinant))))
     step = 2 ** int(np.log2(size))
     if step == 1 or geobox.crs != layer.geobox.crs:
-        return layer.bad(geobox, rows, cols)
+        return layer.bad(geobox, rows, cols, read)
     shape = tuple(max(1, int(n) // step) for n in layer.geobox.shape)
     coarse = view_of(layer.geobox, (0, shape[0] * step), (0, shape[1] * step), step)
-    return replace(layer, geobox=coarse, step=step).bad(geobox, rows, cols)
+    return replace(layer, geobox=coarse, step=step).bad(geobox, rows, cols, read)
 
 
 def _coarse(source, view):
@@ -195,7 +222,7 @@ def _coarse(source, view):
     return _CoarseBand(source, 2 ** int(np.log2(max(1.0, ratio + 1e-6))))
 
 
-def _pulled(source, rows, cols, kind, masked):
+def _pulled(source, rows, cols, kind, masked, read):
     """Values of a source at places (rows, cols), reading only the window that holds them."""
     height, width = source.shape
     halo = HALO[kind]
@@ -206,7 +233,7 @@ def _pulled(source, rows, cols, kind, masked):
     for places, most in ((rows[inside], height), (cols[inside], width)):
         span.append((max(0, int(np.floor(places.min())) - halo), min(most, int(np.ceil(places.max())) + halo + 1)))
     if isinstance(source, _CoarseBand):
-        values = source.read(*span, masked)
+        values = source.read(*span, masked, read)
     else:
         values = np.asarray(source.lazy()[span[0][0] : span[0][1], span[1][0] : span[1][1]])
     return resample(values, rows, cols, kind, row0=span[0][0], col0=span[1][0])

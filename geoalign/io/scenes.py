@@ -35,10 +35,13 @@ class MaskLayer:
     rule: products.MaskRule
     step: int = 1  # of the file's pixels, where `geobox` is that of an overview
 
-    def bad(self, geobox, rows, cols):
-        """True where not observed, on rows and cols (start, stop) of another grid: the nearest code, True outside."""
+    def bad(self, geobox, rows, cols, read=read_window):
+        """True where not observed, on rows and cols (start, stop) of another grid: the nearest code, True outside.
+
+        read : what reads the codes, as `geotiff.read_window`
+        """
         if geobox == self.geobox:
-            return self.rule.bad(self._codes(rows, cols))
+            return self.rule.bad(self._codes(rows, cols, read))
         r, c = np.meshgrid(np.arange(*rows, dtype=float), np.arange(*cols, dtype=float), indexing="ij")
         r, c = (np.floor(v + 0.5).astype(np.int64) for v in GridMap(geobox, self.geobox).pull(r, c))
         height, width = self.geobox.shape
@@ -47,13 +50,13 @@ class MaskLayer:
         if inside.any():
             r0, c0 = int(r[inside].min()), int(c[inside].min())
             ends = int(r[inside].max()) + 1, int(c[inside].max()) + 1
-            codes = self._codes((r0, ends[0]), (c0, ends[1]))
+            codes = self._codes((r0, ends[0]), (c0, ends[1]), read)
             out[inside] = self.rule.bad(codes)[r[inside] - r0, c[inside] - c0]
         return out
 
-    def _codes(self, rows, cols):
+    def _codes(self, rows, cols, read):
         rows, cols = ((span[0] * self.step, span[1] * self.step) for span in (rows, cols))
-        return read_window(self.path, self.band, rows, cols, stamp=self.stamp, step=self.step)
+        return read(self.path, self.band, rows, cols, stamp=self.stamp, step=self.step)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ spread at its own places. No finished scene is ever resampled, so what an alignm
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +116,41 @@ class Simulation:
 
     recipe: Recipe = field(repr=False)
     folder: Path | None = None
+
+    def __repr__(self):
+        r = self.recipe
+        scenes = [f"{len(r.of(sensor))} {sensor}" for sensor in ("optical", "sar") if r.of(sensor)]
+        where = "" if self.folder is None else f", in {self.folder}"
+        text = f"{r.size} x {r.size} px, seed {r.seed}; {' and '.join(scenes)} scenes; {self._planted()}{where}"
+        return f"<Simulation of {text}>"
+
+    def _repr_html_(self):
+        from geoalign.types.show import card, table
+
+        r = self.recipe
+        rows = []
+        for sensor in ("optical", "sar"):
+            scenes = r.of(sensor)
+            if scenes:
+                kinds = ", ".join(sorted({s.warp_kind for s in scenes}))
+                rows.append([sensor, len(scenes), str(scenes[0].time.date()), str(scenes[-1].time.date()), kinds])
+        events = []
+        for event in sorted(r.events, key=lambda e: e.start):
+            first, last = (None if d is None else str((r.start + timedelta(days=float(d))).date())
+                           for d in (event.start, event.end))  # fmt: skip
+            events.append([event.kind, first, last or "stays"])
+        tables = [table(["sensor", "scenes", "first", "last", "planted misregistration"], rows)]
+        if events:
+            tables.append(table(["planted change", "from", "until"], events))
+        head = f"{r.size} x {r.size} px of {abs(r.geobox.resolution.x):g} m, {r.geobox.crs}, seed {r.seed}"
+        where = [] if self.folder is None else [f"written to {self.folder}"]
+        return card("Simulation", [head, *where, ".optical, .sar: Stacks; .truth: what was planted"], tables)
+
+    def _planted(self):
+        counts: dict[str, int] = {}
+        for event in self.recipe.events:
+            counts[event.kind] = counts.get(event.kind, 0) + 1
+        return "planted: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()) if counts else "no change planted"
 
     @property
     def geobox(self) -> GeoBox:

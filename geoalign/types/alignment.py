@@ -144,6 +144,30 @@ class Alignment:
         default_factory=lambda: pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS]), repr=False
     )
 
+    def __repr__(self):
+        return f"<Alignment: {'; '.join(self._lines())}>"
+
+    def _repr_html_(self):
+        from geoalign.types.show import card, table
+
+        names = ["scene", "status", "dy", "dx", "rmse_px", "cv_px", "sigma_px", "n_points", "model", "reason"]
+        rows = [[getattr(row, name) for name in names] for row in self.report.itertuples()]
+        shown = rows if len(rows) <= 40 else rows[:40]
+        more = [] if len(rows) == len(shown) else [f"the first 40 of {len(rows)} scenes; all are in .report"]
+        return card("Alignment", [*self._lines(), *more], [table(names, shown)])
+
+    def _lines(self) -> list[str]:
+        """What matters, in short: how many lie, on what, how well, and which do not."""
+        counts = self.report["status"].value_counts()
+        told = [f"{counts[name]} {name}" for name in ("aligned", "rejected", "failed") if name in counts]
+        lines = [f"{len(self.report)} scenes on {self.reference} ({', '.join(told) or 'none aligned'})"]
+        errors = self.report.loc[self.report["status"] == "aligned", "cv_px"].dropna()
+        if len(errors):
+            lines.append(f"held-out points within {errors.median():.2f} px (median), {errors.max():.2f} px (worst)")
+        bad = self.report[self.report["status"].isin(["rejected", "failed"])]
+        lines += [f"{row.scene}: {row.reason}" for row in bad.head(3).itertuples()]
+        return lines
+
     def apply(self, stack, *, resampling: str = "cubic"):
         """The stack on the reference grid, each scene resampled once and lazily; see `registration.apply`."""
         from geoalign.registration.apply import apply

@@ -90,6 +90,14 @@ def test_a_pixel_tells_its_change_its_masked_observations_and_what_was_expected(
     assert "5 % of all pixels" in words
 
 
+def test_no_season_is_read_into_a_short_history(site):
+    told = story.pixel_story(site, layer_of(site), 6, 12)
+    frame = told.panels["ndvi"].iloc[BREAK - 20 :].reset_index(drop=True)
+    model = story._model(layer_of(site), "ndvi", frame, told.breaks)
+    before = frame["value"][:20].dropna()
+    np.testing.assert_allclose(model, before.median())
+
+
 def test_a_stable_and_an_unseen_pixel_are_told_apart(site):
     stable = story.pixel_story(site, layer_of(site), 15, 25)
     assert stable.breaks.empty
@@ -186,7 +194,7 @@ def test_a_run_is_opened_and_shows_what_its_detector_saw(run):
     np.testing.assert_allclose(whole, aligned.vv[there].values, rtol=1e-5)
     part = view.window(k, ["vv"], (40, 60), (80, 120))[0]
     np.testing.assert_allclose(part, whole[40:60, 80:120], rtol=1e-5)
-    pixel = view.series(["vv", "vh"], 50, 110)
+    pixel, _ = view.series(["vv", "vh"], 50, 110)
     order = [view.scenes.index(name) for name in names]
     np.testing.assert_allclose(pixel[1, order], aligned.vh.values[:, 50, 110], rtol=1e-5)
     layer = next(iter(site.layers.values()))
