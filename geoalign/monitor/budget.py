@@ -140,6 +140,41 @@ def _blocks(stack, side):
             yield stack.isel(y=slice(row, row + side), x=slice(col, col + side)).load()
 
 
+def thresholds(config, stack: str, frame, history, root, detector_of) -> tuple[dict[str, Any], dict[str, str]]:
+    """`threshold` for the themes of a stack that leave alpha to the budget, from the frozen baseline alone.
+
+    Parameters
+    ----------
+    frame, history : the stack's `Frame`, and its baseline as `evidence.Scene`
+    root : folder of the monitoring
+    detector_of : callable(config, theme) -> detector
+
+    Returns
+    -------
+    theme -> what `threshold` found; theme -> why none could be found
+    """
+    from geoalign.monitor.evidence import lazy_values, stack_of
+    from geoalign.types.stack import grid_coords
+
+    found: dict[str, Any] = {}
+    left: dict[str, str] = {}
+    for name, item in config.layers.items() if config.monitor.budget is not None else ():
+        if config.stack_of(item) != stack or "alpha" in item.options:
+            continue
+        detector = detector_of(config, name)
+        if not hasattr(detector, "alpha"):
+            continue
+        order = sorted(history, key=lambda s: s.time)
+        coords = grid_coords(frame.geobox, frame.shape)
+        series = stack_of([lazy_values(root, s, frame) for s in order], order, frame, coords=coords)
+        least = float(getattr(detector, "min_area_m2", 0.0) or config.vectors.min_area_m2)
+        try:
+            found[name] = threshold(series, detector, config.monitor.budget, min_area_m2=least)
+        except StackError as err:
+            left[name] = str(err)
+    return found, left
+
+
 # ---------------------------------------------------------------------------------------------- after: what has come
 
 

@@ -259,6 +259,10 @@ def _frames(work, acquisitions) -> dict[str, Frame]:
         usable = [row for row in rows if row["status"] == "valid"]
         history = [_scene(row) for row in usable]
         _check_history(work, stack, frame, history)
+        alphas, untold = budget.thresholds(config, stack, frame, history, work.root, detector_of)
+        for name, why in untold.items():
+            work.events.append(("budget", name, f"its alpha stays the detector's own: {why}"))
+            log.warning("%s: no alpha for the budget: %s", name, why)
         with work.ledger.writing() as db:
             insert(
                 db, "baselines",
@@ -266,6 +270,7 @@ def _frames(work, acquisitions) -> dict[str, Frame]:
             )  # fmt: skip
             for row in rows:
                 insert(db, "evidence", row, replace=True)
+            Ledger.put(db, "alphas", work.ledger.get("alphas", {}) | alphas)
             names = {a.name: a.scene for a in items}
             arrivals.write_events(db, work.number, [("left_out", names[n], r) for n, r in left.items()])
         for row in rows:
@@ -435,11 +440,13 @@ def themes_of(config, ledger: Ledger, frames) -> list[Theme]:
         rows = ledger.rows("SELECT * FROM evidence WHERE stack = ? AND status = 'valid'", stack)
         history = _apart(_scene(r) for r in rows if r["history"])
         scenes[stack] = history, _apart(_scene(r) for r in rows if not r["history"])
-    out = []
+    out, alphas = [], ledger.get("alphas", {})
     for name, item in config.layers.items():
         stack = config.stack_of(item)
         history, after = scenes[stack]
         detector = detector_of(config, name)
+        if name in alphas and "alpha" not in item.options:
+            detector = replace(detector, alpha=alphas[name]["alpha"])
         steps = fold.chain(
             detector, frames[stack], history, after, since=config.monitor.since, refit_days=config.monitor.refit_days
         )
@@ -771,7 +778,7 @@ def _budget(work, themes, current, site) -> dict[str, Any]:
     watched = {
         t.name: [(s.scene.time, shares.get(s.scene.key, 0.0)) for s in t.steps if s.kind == SCENE] for t in themes
     }
-    return budget.assess(current, site, watched)
+    return budget.assess(current, site, watched) | {"thresholds": work.ledger.get("alphas", {})}
 
 
 def point_latest(root: Path, ledger: Ledger) -> None:

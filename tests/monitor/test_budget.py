@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,3 +142,36 @@ def test_what_no_alpha_can_be_found_for_says_so():
     with pytest.raises(StackError, match="no metres"):
         threshold(plain, Watch(order=1), SimpleNamespace(alarms_per_1000km2_month=1))
     assert isinstance(BOX, GeoBox)
+
+
+def test_a_site_that_leaves_alpha_to_its_budget_gets_it_from_its_baseline_alone(tmp_path):
+    from geoalign.monitor import Monitor
+    from tests.monitor.watched import Watched
+
+    site = Watched(tmp_path, size=32, n_history=26, n_watched=4, clearing=1, hole=(8, 18, 10, 22))
+    site.write_site("[monitor.budget]\nalarms_per_1000km2_month = 500\n")
+    site.write_many(site.history())
+    monitor = Monitor(site.site, threads=1)
+    monitor.visit(now=0.0)
+    spent = json.loads((monitor.folder / "latest" / "budget.json").read_text())
+    found = spent["thresholds"]["clearing"]
+    assert 0 < found["alpha"] <= 0.3
+    detector = monitor.status()["models"]["clearing"]["detector"]
+    assert f"alpha={found['alpha']!r}" in detector
+    site.write_many(site.watched())
+    monitor.visit(now=1.0)
+    assert monitor.status()["models"]["clearing"]["detector"] == detector
+    assert len(found["strata"]) == 3
+
+
+def test_a_baseline_too_short_for_the_budget_says_so_and_keeps_the_usual_alpha(tmp_path, caplog):
+    from geoalign.monitor import Monitor
+    from tests.monitor.watched import Watched
+
+    site = Watched(tmp_path, size=24, n_history=17, n_watched=2, hole=(6, 12, 6, 12))
+    site.write_site("[monitor.budget]\nalarms_per_1000km2_month = 500\n")
+    site.write_many(site.history())
+    monitor = Monitor(site.site, threads=1)
+    monitor.visit(now=0.0)
+    assert "clearing: no alpha for the budget: a history of 17 scenes is too short" in caplog.text
+    assert "alpha=0.05" in monitor.status()["models"]["clearing"]["detector"]
