@@ -113,6 +113,7 @@ def test_a_visit_killed_anywhere_is_made_good_by_the_next(site, tmp_path, at):
     assert not list(monitor.folder.rglob(".part-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["baseline.before", "baseline.after", "start.tile_written", "evidence.renamed:3"])
 def test_a_first_visit_killed_anywhere_is_made_good_by_the_next(site, tmp_path, at):
     plain, calm, expected = site

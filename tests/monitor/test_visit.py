@@ -77,6 +77,7 @@ def test_a_site_without_enough_baseline_says_so_and_freezes_nothing(tmp_path):
     assert Monitor(more.site, threads=1).visit(now=_now(more)).alerts == {}
 
 
+@pytest.mark.slow
 def test_scenes_that_are_displaced_are_brought_to_the_baseline(tmp_path):
     site = Watched(tmp_path, register=True, moved_px=0.7, size=64)
     site.write_site()
