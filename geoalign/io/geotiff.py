@@ -115,14 +115,14 @@ def gdal_env():
     return rasterio.Env(**_ENV)
 
 
-def _opened(path):
+def _opened(path, **options):
     import rasterio
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         # one driver by name: GDAL tries no other, so that a VRT or anything else in disguise is never interpreted
         driver = "JP2OpenJPEG" if urlsplit(path).path.lower().endswith(".jp2") else "GTiff"
-        return rasterio.open(path, driver=driver, sharing=False)
+        return rasterio.open(path, driver=driver, sharing=False, **options)
 
 
 def read_header(path, *, trusted_host: str | None = None) -> Header:
@@ -239,10 +239,16 @@ def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
     window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
     try:
         with gdal_env(), _opened(path) as src:
-            if step > 1:
-                size = (window.height // step, window.width // step)
-                return src.read(band, window=window, out_shape=(len(band), *size) if isinstance(band, list) else size)
-            return src.read(band, window=window)
+            if step == 1:
+                return src.read(band, window=window)
+            size = (window.height // step, window.width // step)
+            factors = src.overviews(1)
+        # the overview by its number: left to choose, GDAL was seen to decode the full image at a factor of exactly 16
+        fits = [(f, level) for level, f in enumerate(factors) if step % f == 0]
+        factor, level = max(fits, default=(1, None))
+        window = Window(cols[0] // factor, rows[0] // factor, size[1] * step // factor, size[0] * step // factor)
+        with gdal_env(), _opened(path, **({} if level is None else {"overview_level": level})) as src:
+            return src.read(band, window=window, out_shape=(len(band), *size) if isinstance(band, list) else size)
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(
             f"{shown_path(path)} can't be read in band {band}, rows {rows[0]}-{rows[1]}, columns {cols[0]}-{cols[1]}: "
