@@ -36,6 +36,7 @@ SPECTRA["ash"] = (0.05, 0.06, 0.07, 0.11, 0.17, 0.20)
 AFTER["trend"], BEFORE["trend"], STEP_DB["trend"] = "soil", "forest", (-6.0, -6.0)
 AFTER["burn"], BEFORE["burn"], STEP_DB["burn"] = "ash", "forest", (-2.0, -2.0)
 AFTER["ships"], BEFORE["ships"] = "built", "water"
+AFTER["shipping_routes"], BEFORE["shipping_routes"] = "built", "water"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def square(shape, side):
 
 def sar(kind=None, *, shape=(40, 44), n=None, looks=4.4, side=14, seed=0, gaps=0.0, enl=True):
     """Dual-pol gamma speckle; `kind` plants a step of `STEP_DB` at the middle (a flood lasts five scenes)."""
+    if kind == "shipping_routes":
+        return traffic(looks=looks, seed=seed)
     rng = np.random.default_rng(seed)
     n = n or {"ships": 8, "trend": 300}.get(kind, 24)  # ships are looked for scene by scene
     first, last = n // 2, n // 2 + 5 if kind == "flood" else n
@@ -81,6 +84,26 @@ def sar(kind=None, *, shape=(40, 44), n=None, looks=4.4, side=14, seed=0, gaps=0
         for band in stack.data_vars:
             stack[band].attrs["enl"] = looks
     return World(stack, mask, first, last)
+
+
+def traffic(*, shape=(30, 36), n=14, looks=4.4, seed=0):
+    """Sea in 16 x 19 km, pixels of 520 m; from the middle of the series ships keep to a line three pixels wide."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape, bool)
+    mask[shape[0] // 2 - 1 : shape[0] // 2 + 2] = True
+    first = n // 2
+    ships = np.zeros((n, *shape), bool)
+    for scene in ships[first:]:  # apart from each other, lest two be one target
+        cols = np.arange(rng.integers(5), shape[1], 5)
+        scene[rng.choice(np.flatnonzero(mask[:, 0]), cols.size), cols] = True
+    mean = {name: np.where(ships, 3.0, 10 ** (level / 10)) for name, level in BACKSCATTER_DB.items()}
+    time = np.datetime64("2022-01-05T05:10:00") + np.arange(n) * np.timedelta64(12, "D")
+    box = GeoBox(shape, Affine(520.0, 0, 500000.0, 0, -520.0, 4650000.0), "EPSG:32633")
+    bands = {name: rng.gamma(looks, level / looks) for name, level in mean.items()}
+    stack = new_stack(bands, time, geobox=box, sensor="sentinel-1", orbit=44)
+    for band in stack.data_vars:
+        stack[band].attrs["enl"] = looks
+    return World(stack, mask, first, n)
 
 
 def optical(kind=None, *, shape=(40, 44), n=60, side=14, seed=0, gaps=0.3, noise=0.008, step_days=16):

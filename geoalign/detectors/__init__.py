@@ -37,6 +37,7 @@ from geoalign.detectors.pca_kmeans import PcaKmeans
 from geoalign.detectors.pwtt import Pwtt
 from geoalign.detectors.sar_change import SarChange
 from geoalign.detectors.sccd import Sccd
+from geoalign.detectors.shipping_routes import ShippingRoutes
 from geoalign.detectors.ships import Ships
 from geoalign.detectors.trend import Trend
 from geoalign.detectors.urbanization import Urbanization
@@ -77,6 +78,7 @@ DETECTORS: dict[str, type] = {
     "damage": Damage,
     "pwtt": Pwtt,
     "ships": Ships,
+    "shipping_routes": ShippingRoutes,
 }
 """Name -> class. A new detector is one file in this folder and one line here."""
 

@@ -20,19 +20,24 @@ ASIDE, ASIDE_M = np.tan(np.deg2rad(16.0)), 300.0
 
 def scene_targets(layers) -> pd.DataFrame:
     """Targets of one scene, in px; layers : Dataset (y, x) of ship (bool), contrast (dB) and peak, lazy or not."""
-    runs, cells = [], []
+    cells = []
     for row0, block in row_blocks(layers):
         ship = block.ship.values
-        runs.append(zones.row_runs(ship.astype(np.uint8), row0)[:3])
         rows, cols = np.nonzero(ship)
         cells.append((rows + row0, cols, block.contrast.values[ship], block.peak.values[ship]))
-    start = [np.concatenate(part) for part in zip(*runs)]
-    rows, cols, contrast, peak = (np.concatenate(part) for part in zip(*cells))
+    return targets_of(*(np.concatenate(part) for part in zip(*cells)))
+
+
+def targets_of(rows, cols, contrast, peak) -> pd.DataFrame:
+    """Targets that the cells of one scene are, in px. rows, cols, contrast (dB), peak : (n_cell,), row-major."""
     names = ("row", "col", "length", "width", "angle", "n_cells", "peak", "snr_db", "top", "left", "bottom", "right")
     if rows.size == 0:
         return pd.DataFrame({name: np.empty(0) for name in names})
-    label = zones.label_runs(*start, np.ones(start[0].size, np.uint8), 1)
-    of_cell = np.repeat(label, start[2] - start[1])
+    begin = np.flatnonzero(np.append(True, (np.diff(rows) != 0) | (np.diff(cols) != 1)))
+    end = np.append(begin[1:], rows.size)
+    start = rows[begin].astype(np.int32), cols[begin].astype(np.int32), (cols[end - 1] + 1).astype(np.int32)
+    label = zones.label_runs(*start, np.ones(begin.size, np.uint8), 1)
+    of_cell = np.repeat(label, end - begin)
     order = np.argsort(of_cell, kind="stable")
     pieces = np.split(order, np.cumsum(np.bincount(of_cell))[:-1])
     out = []
@@ -50,10 +55,10 @@ def frame_of(tables, stack, band, near_px, ambiguity_m, fixed):
 
     size, box = pixel_size_m(stack), geobox_of(stack)
     if ambiguity_m is not None and size is not None:
-        tables = [_without_ghosts(table, size, ambiguity_m) for table in tables]
+        tables = [without_ghosts(table, size, ambiguity_m) for table in tables]
     number = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     table = pd.concat(tables, ignore_index=True)
-    stays, first = _fixed(table, number, stack, band, near_px, fixed)
+    lasting, first = _fixed(table, number, stack, band, near_px, fixed)
     to_map = transform_of(stack)
     x, y = to_map * (table.col.to_numpy() + 0.5, table.row.to_numpy() + 0.5)
     sides = table[["top", "left", "bottom", "right"]].to_numpy(float).T + 0.5
@@ -71,8 +76,8 @@ def frame_of(tables, stack, band, near_px, ambiguity_m, fixed):
         "length_m": table.length.to_numpy(float) * scale,
         "width_m": table.width.to_numpy(float) * scale,
         "heading_deg": (180.0 - table.angle.to_numpy(float)) % 180.0,
-        "fixed": stays,
-        "first_date": np.where(stays, time[np.maximum(first, 0)], np.datetime64("NaT", "ns")),
+        "fixed": lasting,
+        "first_date": np.where(lasting, time[np.maximum(first, 0)], np.datetime64("NaT", "ns")),
         "xmin": xs.min(axis=0),
         "ymin": ys.min(axis=0),
         "xmax": xs.max(axis=0),
@@ -81,7 +86,8 @@ def frame_of(tables, stack, band, near_px, ambiguity_m, fixed):
     return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(x, y), crs=None if box is None else str(box.crs))
 
 
-def _without_ghosts(table, size, ambiguity_m):
+def without_ghosts(table, size, ambiguity_m):
+    """The targets of one scene less azimuth ghosts; see `ships.find`."""
     least, most = ambiguity_m
     if not 0 < least < most:
         raise ConfigError(f"ambiguity_m is {ambiguity_m!r}; it is (least, most) in m, as (4300, 6000), or None.")
@@ -98,20 +104,32 @@ def _without_ghosts(table, size, ambiguity_m):
 
 def _fixed(table, number, stack, band, near_px, fixed):
     """Which targets are of a fixed object, and the number of its first scene: the places' series, as the map's."""
-    n, n_time = len(table), stack.sizes["time"]
+    n = len(table)
     if n == 0:
         return np.zeros(0, bool), np.zeros(0, np.int64)
     places = table[["row", "col"]].to_numpy(float)
-    near = np.zeros((n, n_time), bool)
-    for k, others in enumerate(cKDTree(places).query_ball_point(places, near_px)):
-        near[k, number[others]] = True
     rows, cols = np.rint(places).astype(int).T
     rows, cols = np.clip(rows, 0, stack.sizes["y"] - 1), np.clip(cols, 0, stack.sizes["x"] - 1)
     values = stack[band].transpose("time", "y", "x").data
     values = values.vindex[:, rows, cols].compute().T if hasattr(values, "vindex") else values[:, rows, cols]
-    seen = np.isfinite(values).T | near
-    days = (stack.time.values - stack.time.values[0]) / np.timedelta64(1, "D")
-    nothing = np.full((n, n_time), np.nan, np.float32)
-    _, _, first, _, end, stays, _ = presence(near, seen, near, days, nothing, 0.0, *fixed)
+    return stays(places, number, np.isfinite(values).T, days_of(stack.time.values), near_px, fixed)
+
+
+def days_of(time):
+    """Days since the first time."""
+    return (time - time[0]) / np.timedelta64(1, "D")
+
+
+def stays(places, number, seen, days, near_px, fixed):
+    """Which targets are of a fixed object (n,) bool, and the number of its first scene (n,).
+
+    places : (n, 2), row and col; number : (n,), of the scene; seen : (n, scene) bool, whether its place was observed
+    days : (scene,); near_px : tolerance; fixed : least days and least scenes of a fixed object
+    """
+    near = np.zeros(seen.shape, bool)
+    for k, others in enumerate(cKDTree(places).query_ball_point(places, near_px)):
+        near[k, number[others]] = True
+    nothing = np.full(seen.shape, np.nan, np.float32)
+    _, _, first, _, end, lasting, _ = presence(near, seen | near, near, days, nothing, 0.0, *fixed)
     inside = (number >= first) & ((end < 0) | (number < end))
-    return stays & inside, first
+    return lasting & inside, first

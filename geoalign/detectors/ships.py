@@ -45,6 +45,8 @@ LAND_BUFFER_M, LAND_BUFFER_PX = 250.0, 3
 TOLERANCE_M, TOLERANCE_PX = 80.0, 4
 """Detections so near are of one fixed object."""
 FIXED_DAYS, FIXED_SEEN = 60.0, 4
+AMBIGUITY_M = (4300.0, 6000.0)
+"""How far along the track azimuth ghosts lie, for Sentinel-1."""
 EVIDENCE_PX = 3
 SEEN, LAND, FEW = 1, 2, 3
 """Codes of a cell in a scene: judged, land, too little sea around it; 0 not observed."""
@@ -187,6 +189,10 @@ class Ships:
         evidence : ln of how much likelier a ship is than sea
         code : 1 judged, 2 land, 3 too little sea around it, 0 not observed
         """
+        return xr.concat(list(self.one_by_one(stack)), "time")
+
+    def one_by_one(self, stack):
+        """The Datasets (y, x) that `scenes` puts together, made as they are asked for."""
         check_stack(stack)
         bands = bands_of(stack)
         size = pixel_size_m(stack)
@@ -199,11 +205,8 @@ class Ships:
         wander = np.zeros(stack.sizes["time"])
         if "sigma_px" in stack.coords and stack.sigma_px.dims == ("time",):
             wander = np.nan_to_num(np.asarray(stack.sigma_px.values, float))
-        parts = [
-            self._scene(stack.isel(time=t), bands, size, max(1, n_min), longest, float(near + 2 * wander[t]))
-            for t in range(stack.sizes["time"])
-        ]
-        return xr.concat(parts, "time")
+        for t in range(stack.sizes["time"]):
+            yield self._scene(stack.isel(time=t), bands, size, max(1, n_min), longest, float(near + 2 * wander[t]))
 
     def _scene(self, scene, bands, size, n_min, longest, near):
         given = scene.land.reset_coords(drop=True).astype(bool) if "land" in scene.coords else None
@@ -263,7 +266,7 @@ class Ships:
         return cells.assign(bright=around.bright)
 
 
-def find(stack, *, ambiguity_m=(4300.0, 6000.0), **options):
+def find(stack, *, ambiguity_m=AMBIGUITY_M, **options):
     """Every ship in every scene.
 
     Parameters

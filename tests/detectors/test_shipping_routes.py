@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
-from geoalign import ConfigError, StackError, check_changes, new_stack
+from geoalign import ConfigError, StackError, check_changes, detect, new_stack, polygons
 from geoalign.detectors import ships
-from geoalign.detectors.shipping_routes import find, passes_of
+from geoalign.detectors.shipping_routes import ShippingRoutes, find, passes_of
 from geoalign.simulation.traffic import Route, Sea, simulate_traffic
-from geoalign.types.changes import CONFIRMED, NO_CHANGE
+from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, changed
 from tests.worlds import geobox
 
 SIDE = 40_000.0
@@ -114,3 +116,70 @@ def test_mistakes_are_named():
         find(catch, passes.iloc[:0])
     with pytest.raises(ConfigError, match="cell_m"):
         find(catch, passes, cell_m=0)
+
+
+def planted(seed=1, n=24, first=12, old=False):
+    """A stack at sea, pixels of 100 m: ships of 2 x 2 pixels keep to a slanted line from scene `first` on."""
+    rng = np.random.default_rng(seed)
+    shape = 160, 170
+    power = 0.01 * rng.gamma(4.4, 1 / 4.4, (n, *shape))
+    for t in range(0 if old else first, n):
+        for col in rng.choice(np.arange(5, 165, 20), 5, replace=False):
+            row = int(round(50 + 0.3 * col + rng.normal(0, 4)))
+            power[t, row : row + 2, col : col + 2] = 0.5
+    power[:, :, :12] = np.nan
+    power[2:, :10, 30:40] = np.nan
+    time = np.datetime64("2023-01-01T05:00") + np.arange(n) * np.timedelta64(12, "D")
+    box = GeoBox(shape, Affine(100.0, 0, 500000.0, 0, -100.0, 4650000.0), "EPSG:32633")
+    stack = new_stack({"vv": power}, time, geobox=box)
+    stack.vv.attrs["enl"] = 4.4
+    rows, cols = np.mgrid[: shape[0], : shape[1]]
+    return stack, np.abs(rows + 0.5 - (50.5 + 0.3 * cols)) / np.hypot(1, 0.3) * 100.0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_route_in_a_stack_is_mapped_dated_and_drawn(seed):
+    stack, off_line = planted(seed)
+    found = detect(stack, "shipping_routes")
+    check_changes(found, values=True)
+    hit = found.status.values == CONFIRMED
+    seen = found.status.values != NOT_OBSERVABLE
+    assert hit[:, 30:140][(seen & (off_line < 200))[:, 30:140]].mean() > 0.9  # ships lie from column 25 to 146
+    assert hit[off_line > 2000].sum() == 0
+    step = np.searchsorted(stack.time.values, np.unique(found.date.values[hit]))
+    assert step.size == 1
+    assert abs(step[0] - 12) <= 1
+    assert not seen[:, :12].any()
+    assert (found.why.values[:, :12] == WHY["no_data"]).all()
+    assert (found.why.values[:10, 30:40] == WHY["too_few"]).all()
+    assert len(polygons(found, min_area_m2=1e6)) == 1
+    lines = ShippingRoutes().lines(stack)
+    assert len(lines) == 1
+    assert lines.crs == "EPSG:32633"
+    x, y = np.asarray(lines.geometry[0].coords).T
+    assert np.abs(4650000.0 - y - 0.3 * (x - 500000.0) - 5050.0).max() / np.hypot(1, 0.3) < 500
+    assert lines.first_seen[0] == found.date.values[hit][0]
+    assert set(np.unique(found.route.values[hit])) == {0}
+
+
+def test_what_was_always_there_or_formed_before_since_is_no_change():
+    stack, _ = planted(old=True)
+    found = detect(stack, "shipping_routes")
+    assert (found.route.values == 0).any()
+    assert not changed(found).values.any()
+    stack, _ = planted()
+    assert changed(detect(stack, "shipping_routes", since="2023-02-01")).values.any()
+    late = detect(stack, "shipping_routes", since="2023-08-01")
+    assert (late.route.values == 0).any()
+    assert not changed(late).values.any()
+    assert not changed(detect(stack, "shipping_routes", until="2023-05-01")).values.any()
+
+
+def test_given_land_is_not_observable_and_a_stack_needs_metres():
+    stack, _ = planted(n=14)
+    land = np.zeros((160, 170), bool)
+    land[120:] = True
+    found = check_changes(detect(stack.assign_coords(land=(("y", "x"), land)), "shipping_routes"), values=True)
+    assert (found.why.values[120:, 12:] == WHY["excluded"]).all()
+    with pytest.raises(StackError, match="metres"):
+        detect(new_stack({"vv": stack.vv.values}, stack.time.values), "shipping_routes")
