@@ -39,6 +39,9 @@ BOUNDS = {"vv": (-28.0, -11.0), "hh": (-28.0, -11.0), "vh": (-28.0, -17.0), "hv"
 STATIC = ("water_occurrence", "layover", "slope_deg", "hand_m", "incidence_deg")
 """Coordinates (y, x) of a stack that are used where they are there."""
 PATCH_PX = 3
+CAUTION = 0.6
+"""Share of the prior's log odds that a patch's own past has to outweigh somewhere. All of it would lose floods in
+small or speckled scenes; none would take wet fields for floods."""
 REACH = 4.0
 """How far apart the classes of a series have to be, in standard deviations of water. A few scenes have no past to ask
 instead, and take what there is."""
@@ -72,7 +75,7 @@ def flood_sar(theme, stack):
     incidence; and the scene's own classes of water and land, where tiles with both show them. Change and one of the
     others make a flood; where a fifth of these are seen by the classes, floods look like water in this scene, and
     what the classes don't see is wet ground. The past alone makes a flood where water is likelier than the ground's own
-    model by more than floods are rare (`prior`), and classes of a series count where water is even enough to be told
+    model, of patches in which it somewhere is so by more than half of what floods are rare (`prior`), and classes of a series count where water is even enough to be told
     from land (wet fields are not). Water that stands there on a quarter of the other dates, or at
     the same season of other years, is usual water: 0, `not_detectable`; so is ground as dark as water in the mean.
     A drop that stays for more than 90 days at the end of the series is taken for something else.
@@ -125,9 +128,12 @@ def flood_sar(theme, stack):
     around = neighbourhood(
         boxcar, polled.past.where(change), depth=PATCH_PX, outputs={"past": "float32"}, radius=PATCH_PX
     ).past
-    # a drop that is as likely wet ground as water is flood only as often as floods are
-    plain = PLAIN + np.log((1 - theme.prior) / theme.prior)
-    past, scene = change & (around > np.float32(plain)), change & (polled.scene > 0.5 * most)
+    # a drop that is as likely wet ground as water is flood only as often as floods are: a patch has to be plain
+    # somewhere, and is flood as far as water is likelier
+    plain = change & (around > np.float32(PLAIN + CAUTION * np.log((1 - theme.prior) / theme.prior)))
+    likelier = change & (around > PLAIN)
+    past = neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
+    scene = change & (polled.scene > 0.5 * most)
     # floods of one scene look alike: where its classes see some, what they don't see is a wet field
     sight = whole_image(_counted, _shared, past, scene)
     # at the edge half of a neighbourhood is dry
