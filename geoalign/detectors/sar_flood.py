@@ -75,7 +75,8 @@ def flood_sar(theme, stack):
     incidence; and the scene's own classes of water and land, where tiles with both show them. Change and one of the
     others make a flood; where a fifth of these are seen by the classes, floods look like water in this scene, and
     what the classes don't see is wet ground. The past alone makes a flood where water is likelier than the ground's own
-    model, of patches in which it somewhere is so by more than half of what floods are rare (`prior`), and classes of a series count where water is even enough to be told
+    model, of patches in which it somewhere is so by more than half of what floods are rare (`prior`), and
+    classes of a series count where water is even enough to be told
     from land (wet fields are not). Water that stands there on a quarter of the other dates, or at
     the same season of other years, is usual water: 0, `not_detectable`; so is ground as dark as water in the mean.
     A drop that stays for more than 90 days at the end of the series is taken for something else.
