@@ -14,8 +14,9 @@ START_PIXELS = 20_000
 """Pixels, evenly taken, with which it is found out where to begin."""
 INVARIANT = 0.95
 """P(no change) from which a pixel counts as invariant in the radiometric normalisation."""
-RIDGE = 1e-6
-"""Share of the mean variance that is added to each band's."""
+RIDGE = 1e-8
+"""Share of its own variance that is added to each band's, for bands that are sums of others. Of its own, so that the
+units of the bands make no difference."""
 LEAST_PIXELS = 50
 MOST_RATIO = 4.0
 """Furthest that the noise of one kind of ground may be from that of most."""
@@ -116,7 +117,8 @@ def _weights(squares, n_band):
 
 def _covariance(centred, weight, total):
     s = (centred * weight[:, None]).T @ centred / total
-    return s + RIDGE * np.trace(s) / len(s) * np.eye(len(s))
+    # a band that is constant has no variance of its own
+    return s + np.diag(RIDGE * np.diag(s) + 1e-12 * RIDGE * np.trace(s))
 
 
 def major_axis(x, y, weight):

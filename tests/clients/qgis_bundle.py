@@ -23,6 +23,7 @@ from qgis.core import (
     QgsPointXY,
     QgsProject,
     QgsRasterLayer,
+    QgsRenderContext,
     QgsVectorLayer,
     QgsVectorLayerTemporalContext,
 )
@@ -46,12 +47,25 @@ def told(layer):
         out["fields"] = {f.name(): f.typeName() for f in layer.fields()}
         out["classes"] = len(layer.renderer().categories()) if hasattr(layer.renderer(), "categories") else None
         out["temporal_fields"] = [temporal.startField(), temporal.endField()]
+        out["all_drawn"] = all_drawn(layer)
         out["valid_geometries"] = all(f.geometry().isGeosValid() for f in layer.getFeatures())
     else:
         renderer = layer.renderer()
         out["classes"] = len(renderer.classes()) if hasattr(renderer, "classes") else None
         out["nodata"] = layer.dataProvider().sourceHasNoDataValue(1)
     return out
+
+
+def all_drawn(layer):
+    """Whether the style has a symbol for every polygon."""
+    context, renderer = QgsRenderContext(), layer.renderer()
+    renderer.startRender(context, layer.fields())
+    found = []
+    for feature in layer.getFeatures():
+        context.expressionContext().setFeature(feature)
+        found.append(renderer.symbolForFeature(feature, context) is not None)
+    renderer.stopRender(context)
+    return all(found)
 
 
 def on_change(polygons, status):

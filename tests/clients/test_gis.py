@@ -58,6 +58,7 @@ def test_qgis_opens_it_styled_placed_and_in_time(folder, tmp_path):
     shown = {layer["name"]: layer for layer in layers}
     assert shown["polygons"]["renderer"] == "graduatedSymbol"
     assert shown["polygons"]["valid_geometries"]
+    assert shown["polygons"]["all_drawn"]
     assert shown["status"]["renderer"] == "paletted"
     assert shown["date"]["renderer"] == "singlebandpseudocolor"
     assert shown["polygons"]["temporal"]
