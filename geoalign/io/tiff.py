@@ -19,6 +19,8 @@ MAX_RATIO = 1100
 FREE_BYTES = 2**30
 
 _TYPES = {1: "B", 2: "c", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Size of a value of each type, of those too that are not read here."""
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _PLANAR = 256, 257, 258, 277, 284
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
@@ -71,14 +73,15 @@ def _check(path):
         _check_magic(path, start, size)
         try:
             unpacked = 0
-            for tags in _directories(stream, start, size):
+            for tags in _directories(stream, start, size, whole=True):
                 _check_sizes(path, tags)
                 _check_extent(path, tags, size)
                 unpacked += _unpacked(tags)
             _check_ratio(path, unpacked, size)
         except (struct.error, EOFError) as err:
             raise StackError(
-                f"{path} is truncated: its directory lies beyond the end of the file ({size} bytes). Fetch it again."
+                f"{path} is truncated: its directory, or values that it names, lie beyond the end of the file "
+                f"({size} bytes). Fetch it again."
             ) from err
 
 
@@ -94,7 +97,8 @@ def _check_magic(path, start, size):
         raise StackError(f"{path} is not a TIFF (it begins with {start[:8]!r}). Convert it to GeoTIFF or COG.")
 
 
-def _directories(stream, start, size):
+def _directories(stream, start, size, *, whole=False):
+    """The tags that are wanted here, of every directory. whole : nothing may lie beyond `size`, also of other tags"""
     order = "<" if start[:2] == b"II" else ">"
     big = start[2:4] in (b"+\0", b"\0+")
     count_code, entry, offset_code = ("Q", 20, "Q") if big else ("H", 12, "I")
@@ -105,6 +109,8 @@ def _directories(stream, start, size):
         head = _at(stream, place, struct.calcsize(order + count_code), size)
         count = struct.unpack(order + count_code, head)[0]
         table = _at(stream, place + len(head), count * entry + struct.calcsize(offset_code), size)
+        if whole:
+            _check_values(table, count, entry, order, big, size)
         yield dict(_entries(stream, table, count, entry, order, big, size))
         place = struct.unpack_from(order + offset_code, table, count * entry)[0]
 
@@ -127,6 +133,17 @@ def _entries(stream, table, count, entry, order, big, size):
         else:
             place = struct.unpack_from(order + ("Q" if big else "I"), table, where)[0]
             yield tag, struct.unpack(code, _at(stream, place, length, size))
+
+
+def _check_values(table, count, entry, order, big, size):
+    """EOFError where the values of a tag lie beyond the end: band names and georeference may be written last."""
+    inline, code = (8, "Q") if big else (4, "I")
+    for k in range(count):
+        kind = struct.unpack_from(order + "H", table, k * entry + 2)[0]
+        number, place = (struct.unpack_from(order + code, table, k * entry + at)[0] for at in (4, 4 + inline))
+        length = number * _BYTES.get(kind, 0)
+        if length > inline and place + length > size:
+            raise EOFError
 
 
 def _at(stream, place, length, size):

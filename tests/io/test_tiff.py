@@ -2,6 +2,7 @@ import struct
 
 import numpy as np
 import pytest
+import rasterio
 
 from geoalign.errors import StackError
 from geoalign.io.tiff import check_tiff
@@ -34,6 +35,7 @@ def header(width=64, height=64, *, samples=1, tile=(64, 64), more=()):
         (header(samples=65529), "65529 bands"),
         (header(0, 5), "0 x 5"),
         (header(more=[(324, 4, 1, 1000), (325, 4, 1, 500)]), "truncated: 1 of 1"),
+        (header(more=[(42112, 2, 500, 100)]), "truncated: its directory, or values"),
     ],
 )
 def test_what_no_scene_can_be_is_refused(tmp_path, content, message):
@@ -55,6 +57,21 @@ def test_truncation_is_seen_wherever_the_file_was_cut(tif, tmp_path, options, sh
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(StackError, match=r"truncated|not a TIFF"):
+        check_tiff(path)
+
+
+def test_band_names_that_are_cut_off_make_no_file_without_names(tmp_path):
+    """They may be written last: without them a scene would look as if it lacked its bands."""
+    path = tmp_path / "x.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=16, height=16, count=2, dtype="uint8") as file:
+        file.write(np.ones((2, 16, 16), "uint8"))
+    with rasterio.open(path, "r+") as file:
+        file.set_band_description(1, "red")
+        file.set_band_description(2, "a name long enough to lie at the very end of it")
+    check_tiff(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(StackError, match="truncated"):
         check_tiff(path)
 
 
