@@ -17,7 +17,8 @@ from geoalign.monitor.cluster import runner
 from geoalign.monitor.ledger import Ledger
 from geoalign.monitor.lock import held
 from geoalign.monitor.store import sweep
-from geoalign.monitor.visit import Visit, Work, failed, rebuild, visit
+from geoalign.monitor.visit import failed, rebuild, visit
+from geoalign.monitor.work import Visit, Work
 from geoalign.publish import make_folder
 
 log = logging.getLogger("geoalign")

@@ -13,8 +13,10 @@ from geoalign.errors import GeoalignError, StateError
 from geoalign.monitor import arrivals, evidence, fold
 from geoalign.monitor.ledger import Ledger
 from geoalign.monitor.lock import holder
+from geoalign.monitor.publication import health_of
 from geoalign.monitor.store import digest, read_arrays
-from geoalign.monitor.visit import LATEST, health_of, known_frames, themes_of
+from geoalign.monitor.themes import themes_of
+from geoalign.monitor.work import LATEST, known_frames
 
 EVENTS_SHOWN = 50
 

@@ -16,7 +16,7 @@ from geoalign.monitor import Monitor, evidence, fold
 from geoalign.monitor.arrivals import VALID, Product, resolve
 from geoalign.monitor.baseline import Frame
 from geoalign.monitor.cluster import runner
-from geoalign.monitor.visit import _apart, fold_theme
+from geoalign.monitor.themes import apart, fold_theme
 from tests.monitor.watched import Watched
 
 SIDE, N_HISTORY, N_WATCHED = 16, 16, 6
@@ -84,7 +84,7 @@ def site(tmp_path_factory):
 
 def _visit(root, site, products):
     found, _ = resolve(products)
-    scenes = _apart(_scene(a) for a in found.values())
+    scenes = apart(_scene(a) for a in found.values())
     detector = replace(make("watch", index="ndvi", order=0), since="2023-06-10")
     steps = fold.chain(detector, FRAME, site.history, scenes, since="2023-06-10", refit_days=0.0)
     theme = fold.Theme("t", "change", detector, FRAME, tuple(site.history), steps)
