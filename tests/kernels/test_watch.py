@@ -78,6 +78,24 @@ def test_pixels_do_not_depend_on_their_neighbours():
         np.testing.assert_array_equal(whole[name][..., some], alone[name], err_msg=name)
 
 
+def test_memory_is_used_again_only_when_no_array_lies_in_it():
+    """An update takes the memory of a state that is gone; one that somebody still holds, or a part of it, stays."""
+    series, years = world()
+    state, step = begun(series, years, 60)
+    watch._Lease.spare.clear()
+    first = folded(state, series, years, step, 60, 61, 60)
+    held, copy = first["size"][1, 3:9], first["size"][1, 3:9].copy()
+    where = first["beta"].ctypes.data
+    del first
+    others = [folded(state, series, years, step, 60, end, 60) for end in (70, 80, 90)]
+    np.testing.assert_array_equal(held, copy)
+    assert all(other["beta"].ctypes.data != where for other in others)
+    del held
+    again = folded(state, series, years, step, 60, 61, 60)
+    assert again["beta"].ctypes.data == where
+    np.testing.assert_array_equal(again["size"][1, 3:9], copy)
+
+
 def test_the_state_is_not_changed_and_an_empty_scene_changes_nothing():
     series, years = world()
     state, step = begun(series, years, 60)
