@@ -12,7 +12,10 @@ from geoalign.chunked import per_pixel
 from geoalign.detectors.series import check_options, moment, part, series_of, widening, years
 from geoalign.errors import ConfigError, StackError
 from geoalign.indices import possible
-from geoalign.kernels.breaks import TREND_SD, change_limits, find, outlier_limits
+from geoalign.kernels.break_fit import TREND_SD
+from geoalign.kernels.break_noise import outlier_limits
+from geoalign.kernels.break_tests import change_limits
+from geoalign.kernels.breaks import find
 from geoalign.kernels.cusum import COMMON
 from geoalign.kernels.segments import products, regressors
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes

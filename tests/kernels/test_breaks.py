@@ -1,20 +1,10 @@
 import numpy as np
 import pytest
 
-from geoalign.kernels.breaks import (
-    HELD,
-    ONE,
-    best_passing,
-    best_season,
-    best_step,
-    change_limits,
-    find,
-    fit,
-    outlier_limits,
-    space,
-    spikes,
-    step_sums,
-)
+from geoalign.kernels.break_fit import HELD, fit, space
+from geoalign.kernels.break_noise import ONE, outlier_limits, spikes
+from geoalign.kernels.break_tests import best_passing, best_season, best_step, change_limits, step_sums
+from geoalign.kernels.breaks import find
 from geoalign.kernels.segments import PACKED, products, regressors, running
 
 
