@@ -10,9 +10,10 @@ import numpy as np
 from geoalign.errors import MatchError
 from geoalign.kernels.mapping import expectation, mapped
 from geoalign.kernels.resample import resample
+from geoalign.registration.affine_models import TANGENTS
 from geoalign.registration.ecc import EccMatcher
 from geoalign.registration.field import turned_round
-from geoalign.registration.mutual_information import TANGENTS, MutualInformationMatcher
+from geoalign.registration.mutual_information import MutualInformationMatcher
 from geoalign.registration.orb import OrbMatcher
 from geoalign.registration.phase import NothingToMatch, PhaseMatcher, first_limit, masked, refine
 from geoalign.registration.select import distance_px, model_name
