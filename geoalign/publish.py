@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,12 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions():
     out = {}
     for name in PACKAGES:
         try:

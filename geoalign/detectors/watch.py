@@ -30,6 +30,9 @@ OUTCOME = {"outcome": "uint8", "confirmed": "uint16", "over": "uint16"}
 MIN_HISTORY = 16
 """Scenes of history that a watch needs: with fewer, the noise and its autocorrelation are anybody's guess."""
 
+SUSPECT_NATS = np.float32(2.9)
+"""Evidence above the cost of a start below which a pixel is neither `first` nor `provisional`."""
+
 _FOLDED = (
     "coefficients", "spread", "noise", "before", "freedom", "n_obs", "n_watched", "last", *CHARTS, *OUTCOME,
 )  # fmt: skip
@@ -268,6 +271,18 @@ class Watch:
             layers, kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units=state.attrs["units"],
             coords=state.coords,
         )  # fmt: skip
+
+
+    def suspects(self, state):
+        """Pixels (y, x) of which `report` may say that something changed; of all others it says nothing new.
+
+        For those who look after every scene: what the report says of a pixel depends on that pixel alone, so that it
+        can be asked of these only.
+        """
+        cost = start_cost(np.maximum(np.int64(state.attrs["n_scenes"]) - state.attrs["n_history"], 1))
+        evidence = state.evidence.values
+        above = np.maximum(evidence[0], evidence[1]) - np.float32(cost)
+        return (above >= SUSPECT_NATS) | (state.outcome.values > 0)
 
 
 def _learned(series, *, x, years, step, order):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from geoalign.types.stack import geobox_of, grid_coords, transform_of
 
 COG_BLOCK = 512
 """Side of a COG's tiles, px."""
+COG_THREADS = 4
+"""Layers that are packed at once at most; each by one thread."""
 
 _SPAN = ("date", "date_after", "date_by")
 _ATTRS = ("kind", "detector", "prior", "geoalign_version", "inputs")
@@ -158,43 +161,51 @@ def _write_cogs(changes, layers, folder):
     Returns pixels by status name, and the first and last date (None where nothing changed).
     """
     import rasterio
-    import rasterio.shutil
 
     height, width = changes.sizes["y"], changes.sizes["x"]
     box = geobox_of(changes)
     crs = None if box is None else box.crs.to_wkt()
     counts, known = np.zeros(256, np.int64), []
-    with rasterio.Env(GDAL_NUM_THREADS="2"):
-        with ExitStack() as stack:
-            files = {}
-            for layer in layers:
-                # one row a strip: blocks of rows of any height are written without reading anything back
-                files[layer.name] = stack.enter_context(
-                    rasterio.open(
-                        folder / f"{layer.file}.strips", "w", driver="GTiff", height=height, width=width,
-                        count=layer.size, dtype=layer.stored, nodata=layer.nodata, compress="lzw", blockysize=1,
-                        interleave="band", BIGTIFF="IF_SAFER", crs=crs, transform=transform_of(changes),
-                    )
-                )  # fmt: skip
-                _describe(files[layer.name], layer, changes)
-            encode = {layer.name: layer.encode for layer in layers}
-            for row0, block in row_blocks(changes, rows=COG_BLOCK, encode=encode):
-                counts += np.bincount(block.status.values.ravel(), minlength=256)
-                known += [date for layer in layers if layer.name in _SPAN for date in _extremes(layer, block)]
-                for layer in layers:
-                    values = block[layer.name].values.reshape(layer.size, -1, width)
-                    window = rasterio.windows.Window(0, row0, width, values.shape[1])
-                    files[layer.name].write(values, window=window)
-                del block, values
+    with ExitStack() as stack:
+        files = {}
         for layer in layers:
-            strips = folder / f"{layer.file}.strips"
-            rasterio.shutil.copy(
-                strips, folder / layer.file, driver="COG", COMPRESS="DEFLATE", PREDICTOR="YES", BLOCKSIZE=COG_BLOCK,
-                OVERVIEW_RESAMPLING=layer.overviews, BIGTIFF="IF_SAFER",
+            # one row a strip: blocks of rows of any height are written without reading anything back; and as they are,
+            # since packing them for the moment until they are read again costs more than the COG itself
+            files[layer.name] = stack.enter_context(
+                rasterio.open(
+                    folder / f"{layer.file}.strips", "w", driver="GTiff", height=height, width=width,
+                    count=layer.size, dtype=layer.stored, nodata=layer.nodata, blockysize=1,
+                    interleave="band", BIGTIFF="IF_SAFER", SPARSE_OK=True, crs=crs, transform=transform_of(changes),
+                )
             )  # fmt: skip
-            strips.unlink()
+            _describe(files[layer.name], layer, changes)
+        encode = {layer.name: layer.encode for layer in layers}
+        for row0, block in row_blocks(changes, rows=COG_BLOCK, encode=encode):
+            counts += np.bincount(block.status.values.ravel(), minlength=256)
+            known += [date for layer in layers if layer.name in _SPAN for date in _extremes(layer, block)]
+            for layer in layers:
+                values = block[layer.name].values.reshape(layer.size, -1, width)
+                window = rasterio.windows.Window(0, row0, width, values.shape[1])
+                files[layer.name].write(values, window=window)
+            del block, values
+    # the widest first, so that the last to end is a small one
+    order = sorted(layers, key=lambda layer: -np.dtype(layer.stored).itemsize * layer.size)
+    with ThreadPoolExecutor(min(COG_THREADS, os.cpu_count() or 1)) as pool:
+        list(pool.map(lambda layer: _cog(folder, layer), order))
     span = (min(known), max(known)) if known else None
     return {STATUS[code]: int(counts[code]) for code in STATUS}, span
+
+
+def _cog(folder, layer):
+    """The COG of a layer from its strips, which go."""
+    import rasterio.shutil
+
+    strips = folder / f"{layer.file}.strips"
+    rasterio.shutil.copy(
+        strips, folder / layer.file, driver="COG", COMPRESS="DEFLATE", PREDICTOR="YES", BLOCKSIZE=COG_BLOCK,
+        OVERVIEW_RESAMPLING=layer.overviews, BIGTIFF="IF_SAFER", NUM_THREADS="1",
+    )  # fmt: skip
+    strips.unlink()
 
 
 def _extremes(layer, block):

@@ -21,6 +21,7 @@ from geoalign.kernels.zones import NO_DAY
 from geoalign.monitor.baseline import Frame
 from geoalign.monitor.evidence import Scene, Tile, lazy_values, read_tile, stack_of, tiles
 from geoalign.monitor.store import digest, go_on, point, read_arrays, remove, write_arrays
+from geoalign.types.plugins import Selective
 
 log = logging.getLogger("geoalign")
 
@@ -29,6 +30,9 @@ EVERY_SCENES, EVERY_DAYS = 16, 90
 """A checkpoint is kept after so many scenes or days, whichever comes first."""
 KEPT = 8
 """Checkpoints that are kept before the newest state; a scene later than the oldest refolds from the model's start."""
+
+EAGER_PX = 2**20
+"""Pixels up to which the state of a whole grid is held in memory."""
 
 START, SCENE, RENEW = "start", "scene", "renew"
 FRAME_COLUMNS = {
@@ -160,17 +164,15 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
     flagged: dict[str, list[np.ndarray]] = {name: [] for name in FRAME_COLUMNS}
     counts = []
     if n_obs is None:
-        n_obs = detector.report(state).n_obs.values
+        n_obs, _ = _looked(detector, state, tile, frame.shape[1])
     for step in steps:
         go_on()
         values = read_tile(root, step.scene.key, tile)
         # also where nothing of the tile was seen: scenes are counted, and what a tile knows must not depend on its size
         state = detector.update(state, stack_of([values], [step.scene], frame)).compute()
-        changes = detector.report(state).compute()
-        now = changes.n_obs.values
+        now, found = _looked(detector, state, tile, frame.shape[1])
         day = int(np.datetime64(step.scene.time, "D").astype(np.int64))
         seen, n_obs = np.where(now > n_obs, np.int32(day), seen), now
-        found = _flagged(changes, tile, frame.shape[1])
         counts.append(found["pixel"].size)
         for name, column in found.items():
             flagged[name].append(column)
@@ -185,16 +187,31 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
     return _seen_figures(tile, seen)
 
 
-def _flagged(changes, tile, width):
-    """Columns of the flagged pixels, in order of `pixel`."""
+def _looked(detector, state, tile, width):
+    """(n_obs of every pixel, columns of the flagged ones); a detector that can asks itself about suspects only."""
+    if not isinstance(detector, Selective):
+        changes = detector.report(state).compute()
+        return changes.n_obs.values, _flagged(changes, None, tile, width)
+    at = np.flatnonzero(detector.suspects(state))
+    cut = {}
+    for name, layer in state.variables.items():
+        if name not in state.coords:
+            flat = layer.values.reshape(*layer.shape[:-2], -1)
+            cut[name] = (layer.dims, flat[..., at][..., None, :])
+    few = state.drop_vars(list(state.data_vars)).assign(cut)
+    return state.n_obs.values, _flagged(detector.report(few), at, tile, width)
+
+
+def _flagged(changes, at, tile, width):
+    """Columns of the flagged pixels, in order of `pixel`. at : places in the tile that the changes are of; None all."""
     from geoalign.types.changes import days_since_1970
 
     flat = {name: changes[name].values.reshape(-1) for name in ("status", "direction", *_MEASURED, *_DATED.values())}
-    at = np.flatnonzero(flat["status"] - np.uint8(1) < 4)  # 0 wraps round to 255
-    rows, cols = np.divmod(at, tile.width)
+    found = np.flatnonzero(flat["status"] - np.uint8(1) < 4)  # 0 wraps round to 255
+    rows, cols = np.divmod(found if at is None else at[found], tile.width)
     out = {"pixel": (rows + tile.row) * width + cols + tile.col}
-    out |= {name: flat[name][at] for name in ("status", "direction", *_MEASURED)}
-    return out | {name: days_since_1970(flat[layer][at], NO_DAY) for name, layer in _DATED.items()}
+    out |= {name: flat[name][found] for name in ("status", "direction", *_MEASURED)}
+    return out | {name: days_since_1970(flat[layer][found], NO_DAY) for name, layer in _DATED.items()}
 
 
 _MEASURED = ("magnitude", "probability", "n_obs")
@@ -301,7 +318,10 @@ def _since_change(values, scenes, theme, step, root):
 
 
 def report(theme: Theme, root: Path, step: str):
-    """Changes (y, x) of the whole grid after a step, lazy in tiles, with `last_seen`, the day a pixel was last used."""
+    """Changes (y, x) of the whole grid after a step, with `last_seen`, the day a pixel was last used.
+
+    Lazy in tiles, but for small grids, where graphs would take longer than what they compute.
+    """
     import dask
     import dask.array as da
     import xarray as xr
@@ -310,35 +330,38 @@ def report(theme: Theme, root: Path, step: str):
 
     folder, frame, side = theme.folder(root), theme.frame, theme.frame.tile_px
     squares = tiles(frame.shape, side)
-    shape = (-(-frame.shape[0] // side), -(-frame.shape[1] // side))
     pattern, *_ = load_state(state_path(folder, step, squares[0]))
-    load = dask.delayed(load_state, pure=True)
-    loaded = {(t.row // side, t.col // side): (t, load(state_path(folder, step, t))) for t in squares}
+    if frame.shape[0] * frame.shape[1] <= EAGER_PX:
+        load, values, join, where = load_state, _values, np.concatenate, np.where
+    else:
+        load, values, join, where = dask.delayed(load_state, pure=True), _lazy_values, da.concatenate, da.where
+    loaded = [(tile, load(state_path(folder, step, tile))) for tile in squares]
     layers = {}
     for name in [*pattern.data_vars, "seen"]:
-        lead = () if name == "seen" else pattern[name].shape[:-2]
-        dtype = np.dtype(np.int32) if name == "seen" else pattern[name].dtype
-        rows = []
-        for i in range(shape[0]):
-            row = []
-            for j in range(shape[1]):
-                tile, pair = loaded[i, j]
-                part = pair[1] if name == "seen" else dask.delayed(_values)(pair[0], name)
-                row.append(da.from_delayed(part, (*lead, tile.height, tile.width), dtype))
-            rows.append(da.concatenate(row, axis=-1))
-        layers[name] = da.concatenate(rows, axis=-2)
+        rows: dict[int, list] = {}
+        for tile, found in loaded:
+            rows.setdefault(tile.row, []).append(values(found, name, pattern, tile))
+        layers[name] = join([join(row, axis=-1) for row in rows.values()], axis=-2)
     seen = layers.pop("seen")
     coords = grid_coords(frame.geobox, frame.shape)
     bare = pattern.drop_vars(list(pattern.data_vars))
     state = bare.assign({n: (pattern[n].dims, v) for n, v in layers.items()}).assign_coords(coords)
     changes = theme.detector.report(state)
-    day = da.where(seen > NO_DAY, seen.astype("datetime64[D]").astype("datetime64[ns]"), np.datetime64("NaT", "ns"))
+    day = where(seen > NO_DAY, seen.astype("datetime64[D]").astype("datetime64[ns]"), np.datetime64("NaT", "ns"))
     last_seen = xr.DataArray(day, dims=("y", "x"), coords=changes.status.coords)
     return changes.assign(last_seen=last_seen.assign_attrs(long_name="last usable observation"))
 
 
-def _values(state, name):
-    return state[name].values
+def _values(loaded, name, pattern=None, tile=None):
+    return loaded[1] if name == "seen" else loaded[0][name].values
+
+
+def _lazy_values(loaded, name, pattern, tile):
+    import dask
+    import dask.array as da
+
+    lead, dtype = ((), np.dtype(np.int32)) if name == "seen" else (pattern[name].shape[:-2], pattern[name].dtype)
+    return da.from_delayed(dask.delayed(_values)(loaded, name), (*lead, tile.height, tile.width), dtype)
 
 
 def sweep_states(theme: Theme, root: Path) -> int:

@@ -134,7 +134,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], attrs: dict[str, Any
     """
     from numcodecs import Blosc
 
-    codec = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)
+    # not shuffled: a third of the time, for files that are an eighth larger
+    codec = Blosc(cname="lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
     header: dict[str, Any] = {"attrs": attrs, "arrays": {}}
     blobs = []
     for name, array in arrays.items():
@@ -173,8 +174,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     for name, told in header["arrays"].items():
         dtype = np.dtype(told["dtype"])
         blob = body[at : at + told["bytes"]]
-        raw = codec.decode(blob) if told["bytes"] else b""
-        arrays[name] = np.frombuffer(bytearray(raw), dtype).reshape(told["shape"])
+        arrays[name] = np.empty(told["shape"], dtype)
+        if told["bytes"]:
+            codec.decode(blob, out=arrays[name].view(f"i{dtype.itemsize}") if dtype.kind == "M" else arrays[name])
         at += told["bytes"]
     return arrays, header["attrs"]
 

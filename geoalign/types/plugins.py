@@ -40,3 +40,13 @@ class Online(Detector, Protocol):
     def update(self, state: xr.Dataset, scenes: xr.Dataset) -> xr.Dataset: ...
 
     def report(self, state: xr.Dataset) -> xr.Dataset: ...
+
+
+@runtime_checkable
+class Selective(Online, Protocol):
+    """One whose report of a pixel depends on that pixel alone, and that knows quickly which pixels are worth it.
+
+    suspects : bool (y, x), True wherever `report` may say status 1 to 4; its state holds `n_obs` as the report does
+    """
+
+    def suspects(self, state: xr.Dataset): ...

@@ -194,3 +194,22 @@ def test_errors_say_what_to_do():
     until = Watch(until=str(days()[HISTORY]))
     kept = until.start(history)
     assert until.update(kept, scenes.isel(time=slice(5, None))) is kept
+
+
+def test_suspects_are_all_that_the_report_flags_and_reported_alone_they_get_the_same_answer():
+    stack, watch = seasonal(step=-0.06, clouds=0.02, seed=4), Watch(order=2)
+    state, flagged = watch.start(stack.isel(time=slice(0, HISTORY))), 0
+    for k in range(HISTORY, N):
+        state = watch.update(state, stack.isel(time=slice(k, k + 1)))
+        whole = watch.report(state)
+        at = np.flatnonzero(watch.suspects(state))
+        flags = np.flatnonzero(np.isin(whole.status, (FIRST, PROVISIONAL, CONFIRMED, ENDED)))
+        assert np.isin(flags, at).all()
+        flagged += flags.size
+        few = state.drop_vars(["y", "x"], errors="ignore").stack(p=("y", "x")).isel(p=at).drop_vars(["p", "y", "x"])
+        few = few.rename(p="x").expand_dims("y").transpose(..., "y", "x")
+        alone = watch.report(few)
+        for name in whole.data_vars:
+            np.testing.assert_array_equal(alone[name].values[0], whole[name].values.reshape(-1)[at], err_msg=str(name))
+    assert flagged > 1000
+    assert at.size < 0.9 * stack.ndvi[0].size
