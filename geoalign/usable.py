@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from geoalign.errors import GeoalignError, NoUsableData
 from geoalign.sitecheck import absolute
 
 
-def read_once(stack):
+def read_once(stack, *, hold_bytes: int = 0):
     """Every scene read once, whether it can be read at all and how much of it was observed.
+
+    hold_bytes : a stack up to this size comes back in memory, so that nothing is read twice
 
     Returns
     -------
@@ -23,16 +27,29 @@ def read_once(stack):
     pixels = stack.sizes["y"] * stack.sizes["x"]
     clear: dict[str, float] = {}
     lost: dict[str, tuple[str, str]] = {}
+    small, held = stack.nbytes <= hold_bytes, []
     for i, scene in enumerate(map(str, stack.scene.values)):
+        layers = [stack[band].isel(time=i) for band in stack.data_vars]
         try:
-            counts = dask.compute(*(stack[band].isel(time=i).notnull().sum() for band in stack.data_vars))
+            if small:
+                layers = dask.compute(*layers)
+                counts = [np.isfinite(layer.values).sum() for layer in layers]
+            else:
+                counts = dask.compute(*(layer.notnull().sum() for layer in layers))
         except (GeoalignError, OSError, RasterioError) as err:
             lost[scene] = ("failed", f"can't be read: {err}")
             continue
         clear[scene] = round(max(int(c) for c in counts) / pixels, 4)
         if max(int(c) for c in counts) == 0:
             lost[scene] = ("empty", "nothing was observed: all of it is cloud, nodata or outside the grid")
-    return stack.isel(time=[i for i, s in enumerate(map(str, stack.scene.values)) if s not in lost]), clear, lost
+        elif small:
+            held.append([layer.values for layer in layers])
+    left = stack.isel(time=[i for i, s in enumerate(map(str, stack.scene.values)) if s not in lost])
+    if held:
+        left = left.assign(
+            {n: left[n].copy(data=np.stack([scene[k] for scene in held])) for k, n in enumerate(stack.data_vars)}
+        )
+    return left, clear, lost
 
 
 def reference_of(text, stack, folder, *, product="auto", lost=None):

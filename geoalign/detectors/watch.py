@@ -272,7 +272,6 @@ class Watch:
             coords=state.coords,
         )  # fmt: skip
 
-
     def suspects(self, state):
         """Pixels (y, x) of which `report` may say that something changed; of all others it says nothing new.
 

@@ -130,6 +130,18 @@ def block_moments(ref, ref_ok, r0, c0, height, width, coef, mov_ok, matrix, cent
     return moments, n
 
 
+@njit(nogil=True, cache=True)
+def blocks_moments(ref, ref_ok, starts, height, width, coef, mov_ok, matrix, centre, size, order, robust):
+    """`block_moments` for blocks of one tile: starts (n, 2) first pixels, robust (n, 3). Returns (n, ...) and (n,)."""
+    n = starts.shape[0]
+    moments, counts = np.zeros((n, order + 3, order + 3)), np.zeros(n)
+    for k in range(n):
+        moments[k], counts[k] = block_moments(
+            ref, ref_ok, starts[k, 0], starts[k, 1], height, width, coef, mov_ok, matrix, centre, size, order, robust[k]
+        )
+    return moments, counts
+
+
 def block_fit(moments, counts):
     """What each block says for itself: level, gain, and its own displacement.
 

@@ -4,6 +4,7 @@ Sign: a peak at lag (dy, dx) says that reference pixel (row, col) is found at (r
 """
 
 import numpy as np
+from numba import njit
 from scipy.fft import irfft2, next_fast_len, rfft2
 
 
@@ -24,6 +25,71 @@ def masked_correlation(reference, reference_valid, moving, moving_valid, search,
     cols = (search[1] + np.arange(search[3])) % shape[1]
     parts = (irfft2(s, shape)[..., rows[:, None], cols[None, :]] for s in spectra)
     return _normalise(*parts, overlap)
+
+
+def window_correlation(reference, reference_valid, moving, moving_valid, overlap=0.3):
+    """`masked_correlation` of small windows with larger ones around them, summed directly: at every lag that fits.
+
+    reference, reference_valid : (n, size, size); moving, moving_valid : (n, size + 2 reach, size + 2 reach)
+    Returns (surface, shared): (n, 2 reach + 1, 2 reach + 1), lags from -reach to reach where the wider windows lie
+    `reach` px around the others. For the few lags that are asked of windows five times as quick as Fourier transforms.
+    """
+    return _normalise(*_lagged(reference, reference_valid, moving, moving_valid), overlap)
+
+
+@njit(nogil=True, cache=True)
+def _lagged(reference, reference_valid, moving, moving_valid):
+    """Sums of products, of both squares over what both show, and of shared pixels, at every lag."""
+    n, size, _ = reference.shape
+    side = moving.shape[1] - size + 1
+    product, power_r, power_m = np.zeros((n, side, side)), np.zeros((n, side, side)), np.zeros((n, side, side))
+    shared = np.zeros((n, side, side))
+    for k in range(n):
+        t = np.where(reference_valid[k], reference[k], 0.0)
+        m = np.where(moving_valid[k], moving[k], 0.0)
+        _slide(t, m, product[k])
+        t_ok, m_ok = reference_valid[k].astype(np.float64), moving_valid[k].astype(np.float64)
+        if moving_valid[k].all():
+            power_r[k] = (t * t).sum()
+            shared[k] = t_ok.sum()
+        else:
+            _slide(t * t, m_ok, power_r[k])
+            _weigh(t_ok, m_ok, shared[k])
+        _weigh(t_ok, m * m, power_m[k])
+    return product, power_r, power_m, shared
+
+
+@njit(nogil=True, cache=True)
+def _weigh(ok, image, out):
+    """`_slide` for weights of 0 and 1; where all are 1 along rows first and then along columns."""
+    if not ok.all():
+        _slide(ok, image, out)
+        return
+    size, side = ok.shape[0], out.shape[0]
+    lines = np.zeros((image.shape[0], side))
+    for r in range(image.shape[0]):
+        for c in range(size):
+            for j in range(side):
+                lines[r, j] += image[r, c + j]
+    for i in range(side):
+        for r in range(size):
+            for j in range(side):
+                out[i, j] += lines[r + i, j]
+
+
+@njit(nogil=True, cache=True)
+def _slide(weights, image, out):
+    """Adds to `out` the sum of weights times image, at every lag."""
+    size, side = weights.shape[0], out.shape[0]
+    for r in range(size):
+        for c in range(size):
+            w = weights[r, c]
+            if w == 0.0:
+                continue
+            # the lags of a row lie side by side, so that the loop runs in vectors and yet adds in a fixed order
+            for i in range(side):
+                for j in range(side):
+                    out[i, j] += w * image[r + i, c + j]
 
 
 def upsampled_peak(reference, reference_valid, moving, moving_valid, start, upsample=20, reach=1.5, overlap=0.3):

@@ -247,6 +247,15 @@ def window_step(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
 
 
 @njit(nogil=True, cache=True)
+def window_steps(ref, ref_ok, starts, size, coef, mov_ok, rows, cols):
+    """`window_step` for windows of one tile: starts (n, 2) first pixels; rows, cols (n, size, size). Returns (n, 12)."""
+    out = np.empty((starts.shape[0], 12))
+    for k in range(starts.shape[0]):
+        out[k] = window_step(ref, ref_ok, starts[k, 0], starts[k, 1], size, size, coef, mov_ok, rows[k], cols[k])
+    return out
+
+
+@njit(nogil=True, cache=True)
 def _well(normal):
     """True where a normal matrix can be solved: by its Cholesky pivots, relative to its diagonal."""
     n = normal.shape[0]
@@ -263,6 +272,16 @@ def _well(normal):
             else:
                 low[i, j] = s / low[j, j]
     return True
+
+
+@njit(nogil=True, cache=True)
+def orientation_agreements(ref, ref_ok, starts, size, coef, mov_ok, rows, cols):
+    """`orientation_agreement` for windows of one tile, as `window_steps`. Returns (n,)."""
+    out = np.empty(starts.shape[0])
+    for k in range(starts.shape[0]):
+        r, c = starts[k]
+        out[k] = orientation_agreement(ref, ref_ok, r, c, size, size, coef, mov_ok, rows[k], cols[k])
+    return out
 
 
 @njit(nogil=True, cache=True)

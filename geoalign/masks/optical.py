@@ -65,7 +65,8 @@ def screen(stack, *, valid_range=(-0.2, 1.6), dilate_px=0, cloud_sigma=None, sha
         if not low < high:
             raise ConfigError(f"valid_range={valid_range!r}: give (low, high), e.g. (-0.2, 1.6).")
         for name in (n for n in stack.data_vars if n in _REFLECTANCE):
-            bad = bad | (stack[name] < low) | (stack[name] > high)
+            band = stack[name].variable  # all lie on one grid: nothing has to be aligned
+            bad = bad.copy(data=(bad.variable | (band < low) | (band > high)).data)
     for sigma, names, side in (
         (cloud_sigma, ("blue", "green", "red"), "cloud_sigma"),
         (shadow_sigma, ("nir", "nir08", "swir1", "red"), "shadow_sigma"),
@@ -86,11 +87,12 @@ def screen(stack, *, valid_range=(-0.2, 1.6), dilate_px=0, cloud_sigma=None, sha
 
 def drop(stack, bad):
     """The stack with NaN where `bad` (time, y, x) is true; attributes and coordinates stay."""
-    out = stack.copy()
+    good, kept = ~bad.variable, {}
     for name in stack.data_vars:
-        out[name] = stack[name].where(~bad).astype(np.float32)
-        out[name].attrs, out[name].encoding = dict(stack[name].attrs), dict(stack[name].encoding)
-    return out
+        band = stack[name].variable
+        kept[name] = band.where(good).astype(np.float32).transpose(*band.dims)
+        kept[name].attrs, kept[name].encoding = dict(band.attrs), dict(band.encoding)
+    return stack.assign(kept)
 
 
 def gaps_grown(stack, radius_px):

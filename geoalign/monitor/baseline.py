@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from geoalign.monitor.store import digest, point, staged_folder
 
 log = logging.getLogger("geoalign")
 
+HELD_BYTES = 2**28
+"""A baseline up to this size is held in memory while it is aligned."""
 FORMAT = 1
 """Version of what evidence means; another one names other files."""
 
@@ -146,14 +149,13 @@ def freeze(config, stack: str, acquisitions, geobox, root: Path) -> tuple[Frame,
         for record in json.loads(stack_in.attrs["applied"]):
             said = (*record["paths"], record["scene"], *(t["scene"] for t in record.get("tiles", ())))
             names[str(record["scene"])] = next(home[text] for text in said if text in home)
-        masked, _, lost = read_once(mask(stack_in, **config.mask_of(stack)))
+        masked, _, lost = read_once(mask(stack_in, **config.mask_of(stack)), hold_bytes=HELD_BYTES)
         left = {str(r["scene"]): r["reason"] for r in json.loads(stack_in.attrs.get("skipped", "[]"))}
         left |= {scene: reason for scene, (_, reason) in lost.items()}
         if masked.sizes["time"] == 0:
             raise NoUsableData(f"no scene of {stack} before {config.monitor.since} can be used: {left}")
         register, alignment, band = config.register_of(stack), None, ""
         if register is not None:
-            masked = masked.persist() if masked.nbytes < 2**28 else masked
             options = register.model_dump(exclude={"resampling"})
             options["reference"] = reference_of(
                 register.reference, masked, config.folder, product=config.product_of(stack), lost=left
@@ -201,20 +203,31 @@ def _save_images(stack, band, frame, path):
         images[name].attrs.clear()
         images[name].encoding.clear()
     images.attrs.clear()
-    images.chunk({"time": 1, "y": frame.tile_px, "x": frame.tile_px}).to_zarr(path, zarr_format=2, consolidated=False)
+    images = images.chunk({"time": 1, "y": frame.tile_px, "x": frame.tile_px})
+    # what there is of a scene beside its image is read for all of them at once
+    images = images.assign({n: images[n].compute() for n in ("scene", "sensor", "orbit")})
+    images.to_zarr(path, zarr_format=2, consolidated=False)
 
 
 def images(frame: Frame, root: Path):
     """(Stack of the baseline's images, their Alignment), lazy."""
+    folder = frame.folder(root)
+    try:
+        return _images(folder, frame.key, (folder / "alignment.json").stat().st_mtime_ns)
+    except (OSError, KeyError, ValueError) as err:
+        raise StateError(f"{folder / 'images.zarr'} can't be read: {err}. Put back a copy of it.") from err
+
+
+@lru_cache(maxsize=4)
+def _images(folder, key, stamp):
+    """What `images` gives; every scene of a visit is tied to the same baseline, which is looked up once."""
     import xarray as xr
 
     from geoalign.types.alignment import Alignment
     from geoalign.types.stack import grid_coords
 
-    folder = frame.folder(root)
-    try:
-        stack = xr.open_zarr(folder / "images.zarr", consolidated=False)
-    except (OSError, KeyError, ValueError) as err:
-        raise StateError(f"{folder / 'images.zarr'} can't be read: {err}. Put back a copy of it.") from err
-    stack = stack.set_coords(["scene", "sensor", "orbit"]).assign_coords(grid_coords(frame.geobox, frame.shape))
+    frame = Frame.of((folder / "frame.json").read_text(encoding="utf-8"))
+    stack = xr.open_zarr(folder / "images.zarr", consolidated=False)
+    known = {name: stack[name].load() for name in ("scene", "sensor", "orbit")}
+    stack = stack.assign_coords(known | grid_coords(frame.geobox, frame.shape))
     return stack, Alignment.load(folder / "alignment.json")

@@ -20,6 +20,9 @@ from geoalign.monitor.store import checksum, digest, go_on, point, staged_folder
 
 log = logging.getLogger("geoalign")
 
+HELD_BYTES = 2**27
+"""Scenes up to this size are held in memory while they are aligned and masked."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -105,7 +108,7 @@ def _aligned(job, frame, root):
 
     options, register = job["options"], job["options"]["register"]
     door = {"product": options["product"], "bands": job["bands"], "like": frame.geobox, "chunks": frame.tile_px}
-    raw = mask(_one(open_stack(list(job["paths"]), **door), job), **options["mask"])
+    raw = mask(_held(_one(open_stack(list(job["paths"]), **door), job)), **options["mask"])
     if register is None:
         return raw, None, ""
     scene = str(raw.scene.values[0])
@@ -116,14 +119,18 @@ def _aligned(job, frame, root):
         given = {k: v for k, v in register.items() if k not in ("resampling", "reference")}
         # a scene of the baseline has its own id among the images; any other is tied to them
         baseline = baseline.isel(time=np.flatnonzero(baseline.scene.values.astype(str) != scene))
-        held = raw.persist() if raw.nbytes < 2**28 else raw
-        alignment = coregister(held, reference=baseline, frozen=frozen, band=frame.band, **given)
+        alignment = coregister(raw, reference=baseline, frozen=frozen, band=frame.band, **given)
     row = alignment.report.set_index(alignment.report["scene"].astype(str)).loc[scene]
     if scene not in alignment.warps:
         raise MatchError(str(row["reason"]))
     sigma = float(np.nan_to_num(float(row["sigma_px"])))
     moved = open_stack(list(job["paths"]), **door, alignment=alignment, resampling=register["resampling"])
-    return mask(_one(moved, job), **options["mask"]), sigma, str(row["reason"] or "")
+    return mask(_held(_one(moved, job)), **options["mask"]), sigma, str(row["reason"] or "")
+
+
+def _held(stack):
+    """The scene in memory where it is small: what looks at it again and again is quicker without graphs."""
+    return stack.compute() if stack.nbytes < HELD_BYTES else stack
 
 
 def _one(stack, job):

@@ -247,12 +247,23 @@ class _Blocks:
         pairs = ([known[which, id(tile)] for tile in tiles] for which, tiles in (("ref", ref), ("mov", mov)))
         return cls(windows, next(pairs), ref_at, next(pairs), mov_at, shape)
 
+    @property
+    def one_tile(self) -> bool:
+        """Whether the images are held whole: one tile of each serves all blocks."""
+        return all(p is self.ref[0] for p in self.ref) and not self.ref_at.any() and not self.mov_at.any()
+
     def look(self, matrix, model, robust) -> _Solved:
         """What the blocks say under a warp."""
         n, order = len(self.ref), 8 if model == "projective" else 6
         moments, counts = np.zeros((n, order + 3, order + 3)), np.zeros(n)
         side = self.windows.size
-        for k in range(n):
+        if self.one_tile:
+            (values, valid), (coef, seen) = self.ref[0], self.mov[0]
+            moments, counts = ecc.blocks_moments(
+                values, valid, self.windows.start, side, side, coef, seen, np.ascontiguousarray(matrix), self.centre,
+                self.size, order, robust,
+            )  # fmt: skip
+        for k in range(0 if self.one_tile else n):
             (values, valid), (coef, seen) = self.ref[k], self.mov[k]
             at = np.eye(3), np.eye(3)
             at[0][:2, 2], at[1][:2, 2] = self.ref_at[k], -self.mov_at[k]

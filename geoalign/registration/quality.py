@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from geoalign.errors import MatchError
-from geoalign.kernels.refine import orientation_agreement
+from geoalign.kernels.refine import orientation_agreement, orientation_agreements
 from geoalign.registration.select import distance_px
 from geoalign.types.alignment import TIE_POINT_COLUMNS
 from geoalign.types.warp import Shift, mean_displacement
@@ -81,6 +81,9 @@ def edge_agreement(level, warp):
     """How well the directions of edges agree in each window, -1..1 (0 by chance); NaN where too little is seen."""
     size = level.windows.size
     rows, cols = warp.pull(*level.windows.grid())
+    if level.whole:
+        tiles = (*level.prepared("ref", 0, JUDGE_BAND), *level.prepared("mov", 0, JUDGE_BAND))
+        return level.over_windows(orientation_agreements, *tiles, rows, cols)
     out = np.full(len(rows), np.nan)
     for k in range(len(rows)):
         values, valid = level.prepared("ref", k, JUDGE_BAND)

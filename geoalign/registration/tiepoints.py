@@ -18,8 +18,8 @@ import xarray as xr
 from geoalign import chunked
 from geoalign.errors import MatchError
 from geoalign.kernels.decimate import block_sums, mean_of
-from geoalign.kernels.phase import masked_correlation
-from geoalign.kernels.refine import band_pass, sample, spline, window_step
+from geoalign.kernels.phase import window_correlation
+from geoalign.kernels.refine import band_pass, sample, spline, window_step, window_steps
 
 WHOLE_PX = 2048
 """Images up to this side are held whole; of larger ones only tiles around the windows are read."""
@@ -321,16 +321,26 @@ class Level:
         rows, cols = (v.reshape(n, -1) for v in warp.pull(*self.windows.grid(reach)))
         template, template_ok = np.zeros((n, size, size)), np.zeros((n, size, size), bool)
         moving, moving_ok = np.zeros((n, wide, wide)), np.zeros((n, wide, wide), bool)
+        if self.whole:
+            coef, ok = self.prepared("mov", 0, fine)
+            found, seen = sample(coef, ok, rows.ravel() - self.mov_at[0, 0], cols.ravel() - self.mov_at[0, 1])
+            moving, moving_ok = found.reshape(n, wide, wide), seen.reshape(n, wide, wide)
         for k in range(n):
             values, valid = self.prepared("ref", k, fine)
             r, c = self.windows.start[k] - self.ref_at[k]
             template[k], template_ok[k] = values[r : r + size, c : c + size], valid[r : r + size, c : c + size]
-            coef, ok = self.prepared("mov", k, fine)
-            found, seen = sample(coef, ok, rows[k] - self.mov_at[k, 0], cols[k] - self.mov_at[k, 1])
-            moving[k], moving_ok[k] = found.reshape(wide, wide), seen.reshape(wide, wide)
-        search = (0, 0, 2 * reach + 1, 2 * reach + 1)
-        surfaces, shared = masked_correlation(template, template_ok, moving, moving_ok, search, 0.5)
+            if not self.whole:
+                coef, ok = self.prepared("mov", k, fine)
+                found, seen = sample(coef, ok, rows[k] - self.mov_at[k, 0], cols[k] - self.mov_at[k, 1])
+                moving[k], moving_ok[k] = found.reshape(wide, wide), seen.reshape(wide, wide)
+        surfaces, shared = window_correlation(template, template_ok, moving, moving_ok, 0.5)
         return surfaces, shared.max(axis=(1, 2)) / size**2
+
+    def over_windows(self, kernel, values, valid, coef, ok, rows, cols):
+        """A kernel for the windows of one tile, where one serves all; rows, cols as `Windows.grid` and a warp give."""
+        at = self.mov_at[0]
+        starts = self.windows.start - self.ref_at[0]
+        return kernel(values, valid, starts, self.windows.size, coef, ok, rows - at[0], cols - at[1])
 
     def step(self, warp, fine: float):
         """One least-squares step of every window: (n, 12) as `window_step` gives them."""
@@ -346,17 +356,13 @@ class Level:
             at = self.mov_at[k]
             out[k] = window_step(values, valid, r, c, size, size, coef, ok, rows - at[0], cols - at[1])
 
-        every = range(len(out))
         if self.whole:
-            for which in ("ref", "mov"):
-                self.prepared(which, 0, fine)
-        if self.whole and places[0].size < THREADED_PX:
-            for k in every:
-                one(k)
-        else:
-            # tiles are prepared independently of each other, and there may be a thousand of them
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(one, every))
+            tiles = (*self.prepared("ref", 0, fine), *self.prepared("mov", 0, fine))
+            if places[0].size < THREADED_PX:
+                return self.over_windows(window_steps, *tiles, *places)
+        # tiles are prepared independently of each other, and there may be a thousand of them
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(one, range(len(out))))
         return out
 
     @cached_property

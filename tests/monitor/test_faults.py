@@ -321,9 +321,18 @@ def test_a_visit_that_is_asked_to_stop_ends_soon_and_keeps_what_is_done(site, nu
     monitor = Monitor(site.site, threads=1)
     plain = fold.read_tile
 
+    asked, read = threading.Event(), []
+
     def slow(*args):
-        time.sleep(0.2)
+        read.append(args)
+        if len(read) > 1:
+            asked.wait(5)  # however busy the machine is, it is asked to stop before the visit is done
+            time.sleep(0.5)
         return plain(*args)
+
+    def ask():
+        os.kill(os.getpid(), number)
+        asked.set()
 
     monkeypatch.setattr(fold, "read_tile", slow)
     timer = threading.Timer(0.0, lambda: None)
@@ -331,7 +340,7 @@ def test_a_visit_that_is_asked_to_stop_ends_soon_and_keeps_what_is_done(site, nu
     def stop(name):
         nonlocal timer
         if name == "fold":
-            timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
+            timer = threading.Timer(0.3, ask)
             timer.start()
 
     monkeypatch.setattr("geoalign.progress.progress", lambda: _Steps(stop))
