@@ -66,8 +66,63 @@ class Reader(threading.Thread):
         self.idle.wait()
 
 
-def visit(path, now):
-    Monitor(path, threads=1).visit(now=now)
+PHASE_TEXT = {"whole": "the whole visit", "after": "what follows publication"}
+PHASES = ("find", "baseline", "evidence", "fold", "publish")
+
+
+def visit(path, now, told=None):
+    """A visit; `told` is where it says which step it begins."""
+    Monitor(path, threads=1).visit(now=now, on_step=told.send if told else None)
+
+
+def moments(span):
+    """When visits are killed: (phase to wait for, seconds after it), for ever.
+
+    In turns evenly over the whole length of a visit, over each of its steps, and over what follows once `latest` leads
+    to the new generation. span : seconds of each phase, and of "whole" and "after".
+    """
+    while True:
+        for phase in ("whole", *(p for p in PHASES if p != "baseline"), "after", "after"):
+            yield phase, random.uniform(0, span[phase])
+
+
+def reach(child, told, latest, before, phase):
+    """Wait until a visit comes to a phase, or is over."""
+    while child.is_alive() and phase != "whole":
+        if phase == "after":
+            if os.readlink(latest) != before:
+                return
+            time.sleep(0.0002)
+        elif told.poll(0.01) and told.recv() == phase:
+            return
+
+
+def spans(context, plain, calm, now):
+    """Seconds of each phase of an undisturbed visit, the quickest of four, once everything is loaded."""
+    found = []
+    for _ in range(4):
+        shutil.rmtree(calm.folder, ignore_errors=True)
+        shutil.copytree(plain.folder, calm.folder, symlinks=True)
+        latest = calm.folder / "out/monitor/latest"
+        before, stamps = os.readlink(latest), {}
+        told, tell = context.Pipe(False)
+        begin = time.perf_counter()
+        child = context.Process(target=visit, args=(str(calm.site), now, tell))
+        child.start()
+        tell.close()
+        while child.is_alive():
+            if "after" not in stamps and os.readlink(latest) != before:
+                stamps["after"] = time.perf_counter()
+            with contextlib.suppress(EOFError):
+                if told.poll(0.0005):
+                    stamps[told.recv()] = time.perf_counter()
+        child.join()
+        assert child.exitcode == 0
+        end = time.perf_counter()
+        edges = [stamps[p] for p in PHASES] + [stamps["after"]]
+        found.append({"whole": end - begin, "after": end - stamps["after"]}
+                     | {p: b - a for p, a, b in zip(PHASES, edges, edges[1:])})  # fmt: skip
+    return min(found, key=lambda f: f["whole"])
 
 
 def state_of(monitor):
@@ -90,23 +145,15 @@ def main(kills, minutes):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.monitor.preload"])
     calm = replace(plain, folder=root / "calm")
-    spans = []
-    for _ in range(4):  # the last is as quick as they are once everything is loaded
-        shutil.rmtree(calm.folder, ignore_errors=True)
-        shutil.copytree(plain.folder, calm.folder, symlinks=True)
-        begin = time.perf_counter()
-        child = context.Process(target=visit, args=(str(calm.site), now))
-        child.start()
-        child.join()
-        assert child.exitcode == 0
-        spans.append(time.perf_counter() - begin)
+    span = spans(context, plain, calm, now)
+    print({k: round(v, 3) for k, v in span.items()}, flush=True)
     expected = state_of(Monitor(calm.site, threads=1))
     random.seed(0)
     reader = Reader()
     reader.start()
-    died, finished, wrong, doubtful, seen_new = 0, 0, [], [], 0
-    for k in range(10 * kills):
-        if died == kills or time.monotonic() > end:
+    finished, wrong, doubtful, died, seen_new = 0, [], [], {}, 0
+    for k, (phase, delay) in zip(range(10 * kills), moments(span)):
+        if sum(died.values()) == kills or time.monotonic() > end:
             break
         mine = replace(plain, folder=root / "mine")
         shutil.rmtree(mine.folder, ignore_errors=True)
@@ -115,14 +162,18 @@ def main(kills, minutes):
         reader.folder = monitor.folder
         before = os.readlink(monitor.folder / "latest")
         reader.go.set()
-        child = context.Process(target=visit, args=(str(mine.site), now))
+        told, tell = context.Pipe(False)
+        child = context.Process(target=visit, args=(str(mine.site), now, tell))
         child.start()
-        child.join(random.uniform(0, spans[-1]))
+        tell.close()
+        with contextlib.suppress(EOFError):
+            reach(child, told, monitor.folder / "latest", before, phase)
+        child.join(delay)
         with contextlib.suppress(ProcessLookupError):  # it may end just now
             os.kill(child.pid, signal.SIGKILL)
         child.join()
         if child.exitcode == -signal.SIGKILL:
-            died += 1
+            died[phase] = died.get(phase, 0) + 1
             seen_new += os.readlink(monitor.folder / "latest") != before
         else:
             finished += 1
@@ -130,19 +181,21 @@ def main(kills, minutes):
         reader.pause()
         if state_of(monitor) != expected:
             wrong.append(k)
-        if (died + finished) % 10 == 0:
+        if k % 10 == 9:
             doubtful += [f.detail for f in monitor.doctor() if f.status == "bad"]
     reader.end = True
     lines = [
         "`python benchmarks/monitor_kill.py`: visits of a small site (32 px, four tiles, four new scenes) killed by "
-        "SIGKILL at times drawn evenly over the length of a visit; the next visit has to give the states, rasters, "
+        "SIGKILL at random times: in turns evenly over the whole of a visit, over each of its steps, and over what follows "
+        "once `latest` leads to the new generation. The next visit has to give the states, rasters, "
         "alerts and log of deliveries of a visit that nobody disturbed. A reader follows `latest` all the while and "
         "holds every file against the manifest beside it.",
         "",
         "| what | figure |",
         "|---|---:|",
-        f"| visits killed | {died} |",
-        f"| of them after the new generation was published | {seen_new} |",
+        f"| visits killed | {sum(died.values())} |",
+        *(f"| drawn over {PHASE_TEXT.get(p, p)} | {n} |" for p, n in died.items()),
+        f"| killed after the new generation was published | {seen_new} |",
         f"| that were done before they could be killed (not counted) | {finished} |",
         f"| reruns that differ from the undisturbed visit | {len(wrong)} |",
         f"| findings of `doctor` after the rerun (every tenth) | {len(doubtful)} |",

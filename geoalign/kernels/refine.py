@@ -248,7 +248,7 @@ def window_step(ref, ref_ok, r0, c0, size_r, size_c, coef, mov_ok, rows, cols):
 
 @njit(nogil=True, cache=True)
 def window_steps(ref, ref_ok, starts, size, coef, mov_ok, rows, cols):
-    """`window_step` for windows of one tile: starts (n, 2) first pixels; rows, cols (n, size, size). Returns (n, 12)."""
+    """`window_step` for windows of one tile: starts (n, 2), rows and cols (n, size, size). Returns (n, 12)."""
     out = np.empty((starts.shape[0], 12))
     for k in range(starts.shape[0]):
         out[k] = window_step(ref, ref_ok, starts[k, 0], starts[k, 1], size, size, coef, mov_ok, rows[k], cols[k])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak
+from geoalign.kernels.phase import masked_correlation, parabola_peak, upsampled_peak, window_correlation
 from tests import naive
 
 
@@ -30,6 +30,18 @@ def test_many_pairs_at_once_are_each_pair_alone():
     for k in range(3):
         alone, _ = masked_correlation(*images(k), (-3, -3, 7, 7))
         np.testing.assert_allclose(surfaces[k], alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("gaps", ["none", "reference", "moving", "both"])
+def test_windows_are_correlated_as_by_transforms_whatever_is_masked(gaps):
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(4, 9, 9)), rng.normal(size=(4, 15, 15))
+    a_ok = rng.random(a.shape) > (0.3 if gaps in ("reference", "both") else -1)
+    b_ok = rng.random(b.shape) > (0.3 if gaps in ("moving", "both") else -1)
+    surface, shared = window_correlation(a, a_ok, np.where(b_ok, b, np.nan), b_ok, 0.5)
+    expected, counts = masked_correlation(a, a_ok, b, b_ok, (0, 0, 7, 7), 0.5)
+    np.testing.assert_allclose(surface, expected, atol=1e-12)
+    np.testing.assert_array_equal(shared, counts)
 
 
 def test_what_lies_under_the_masks_does_not_matter():
