@@ -499,7 +499,7 @@ def _show_visit(result) -> int:
     counts = ", ".join(f"{n} {name}" for name, n in sorted(result.alerts.items())) or "none"
     _out(f"alerts      {counts}")
     _out(f"health      {result.health['status']}")
-    for reason in result.health["reasons"]:
+    for reason in (*result.health["reasons"], *result.health["notes"]):
         _out(f"            {reason}")
     _out(f"generation  {result.folder}{'' if result.new else ' (nothing new)'}")
     return 0
@@ -508,7 +508,7 @@ def _show_visit(result) -> int:
 def _show_status(document) -> int:
     health = document["health"]
     _out(f"{document['site']}: {health['status']}")
-    for reason in health["reasons"]:
+    for reason in (*health["reasons"], *health["notes"]):
         _out(f"  {reason}")
     tiles = [{"theme": name, **tile} for name, found in health["tiles"].items() for tile in found]
     worst = sorted(tiles, key=lambda t: -(t["days"] if t["days"] is not None else 1e9))[:10]

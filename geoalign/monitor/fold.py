@@ -31,6 +31,8 @@ EVERY_SCENES, EVERY_DAYS = 16, 90
 KEPT = 8
 """Checkpoints that are kept before the newest state; a scene later than the oldest refolds from the model's start."""
 
+YEAR_DAYS = 350
+"""History with gaps at its ends that still shows every season."""
 EAGER_PX = 2**20
 """Pixels up to which the state of a whole grid is held in memory."""
 
@@ -68,6 +70,23 @@ class Theme:
     @property
     def head(self) -> Step:
         return self.steps[-1]
+
+    @property
+    def learned_days(self) -> float:
+        """Days from the first scene that the present model has learned from to the last."""
+        begin = max(k for k, s in enumerate(self.steps) if s.kind != SCENE)
+        known = [*self.history, *(s.scene for s in self.steps[:begin] if s.kind == SCENE)]
+        stamps = sorted(np.datetime64(scene.time, "ns") for scene in known)
+        return float((stamps[-1] - stamps[0]) / np.timedelta64(1, "D")) if stamps else 0.0
+
+    def short_history(self) -> str:
+        """A word of warning where the model has not seen a year, "" where it has."""
+        if self.learned_days >= YEAR_DAYS:
+            return ""
+        return (
+            f"{self.name}: its model has learned from {self.learned_days:.0f} days, less than a year: the season that "
+            "it has not seen looks like change, so expect false alarms until it is renewed ([monitor] refit_days)"
+        )
 
     def folder(self, root: Path) -> Path:
         return root / "state" / self.name

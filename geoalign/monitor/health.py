@@ -17,10 +17,14 @@ STALE_REVISITS = 2.5
 
 @dataclass
 class Health:
-    """status : ok, degraded, stale or failed, the worst of `reasons`; tiles : freshness, by theme."""
+    """status : ok, degraded, stale or failed, the worst of `reasons`; tiles : freshness, by theme.
+
+    notes : what to know when the alerts are read, while nothing is wrong with the watching itself
+    """
 
     status: str = OK
     reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     tiles: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     checked: str = ""
 
@@ -31,7 +35,10 @@ class Health:
             self.status = status
 
     def plain(self) -> dict[str, Any]:
-        return {"status": self.status, "reasons": self.reasons, "checked": self.checked, "tiles": self.tiles}
+        return {
+            "status": self.status, "reasons": self.reasons, "notes": self.notes, "checked": self.checked,
+            "tiles": self.tiles,
+        }  # fmt: skip
 
 
 def fresh(tiles: list[dict[str, Any]], revisit_days: float, now: float) -> list[dict[str, Any]]:

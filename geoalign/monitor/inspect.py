@@ -23,7 +23,7 @@ EVENTS_SHOWN = 50
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. status : "ok" or "bad"."""
+    """One thing that was looked at. status : "ok", "doubtful" or "bad"."""
 
     what: str
     status: str
@@ -141,6 +141,8 @@ def doctor(config, root: Path, ledger: Ledger) -> list[Finding]:
         wrong = [text for row in rows for text in evidence.verify(root, row["key"], frame)]
         out.append(_finding(f"evidence {stack}", wrong, f"{len(rows)} scenes, every tile"))
     for theme in themes_of(config, ledger, frames) if frames else ():
+        if note := theme.short_history():
+            out.append(Finding(f"history {theme.name}", "doubtful", note))
         wrong, n = [], 0
         for k in theme.kept():
             for path in sorted((theme.folder(root) / theme.steps[k].hash).glob("*")):

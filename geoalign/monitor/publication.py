@@ -235,9 +235,11 @@ def health_of(config, ledger, themes, tiles, now, failure=""):
         since,
         since,
     )
-    return healths.assess(
+    health = healths.assess(
         tiles, revisit, now=now, left_out=one["bad"], waiting=one["waiting"], undelivered=one["late"], failure=failure,
     )  # fmt: skip
+    health.notes += [note for theme in themes if (note := theme.short_history())]
+    return health
 
 
 def _write_alerts(part, current, retracted, site) -> None:

@@ -41,11 +41,14 @@ def visit(work: Work, *, again=()) -> Visit:
     point_latest(work.root, work.ledger)
     with work.step("find"):
         acquisitions = _find(work, again)
+    fresh = not known_frames(work.ledger)
     with work.step("baseline"):
         frames = _frames(work, acquisitions)
     with work.step("evidence"):
         _gather(work, acquisitions, frames, again)
     themes = themes_of(work.config, work.ledger, frames)
+    if fresh:
+        _warn_of_short_histories(work, themes)
     with work.step("fold"):
         told = {t.name: fold_theme(work, t) for t in themes}
     with work.step("publish"):
@@ -219,6 +222,14 @@ def _check_history(work, stack, frame, history):
             detector_of(work.config, name).start(evidence.stack_of(values, order, frame))
         except GeoalignError as err:
             raise NoUsableData(f"{name}: {err} Only scenes before [monitor] since are history.") from err
+
+
+def _warn_of_short_histories(work, themes) -> None:
+    """Told once, when the baseline is frozen; `health` and `doctor` go on saying it."""
+    for theme in themes:
+        if note := theme.short_history():
+            log.warning("%s", note)
+            work.events.append(("short_history", theme.name, note))
 
 
 def _job(work, acquisition: Acquisition, frame: Frame, *, history: bool) -> dict[str, Any]:

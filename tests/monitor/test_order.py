@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
 
 from geoalign.config import parse_config
 from geoalign.detectors import make
@@ -17,6 +16,7 @@ from geoalign.monitor.arrivals import VALID, Product, resolve
 from geoalign.monitor.baseline import Frame
 from geoalign.monitor.cluster import runner
 from geoalign.monitor.themes import apart, fold_theme
+from tests.monitor.histories import Histories, histories
 from tests.monitor.watched import Watched
 
 SIDE, N_HISTORY, N_WATCHED = 16, 16, 6
@@ -105,18 +105,6 @@ def _fresh(tmp, site, started):
     return root
 
 
-@st.composite
-def histories(draw):
-    """Visits, each a list of (acquisition, version): every acquisition comes at least once, in any order."""
-    ks = list(range(N_HISTORY, N_HISTORY + N_WATCHED))
-    reprocessed = draw(st.sets(st.sampled_from(ks), max_size=2))
-    deliveries = [(k, 0) for k in ks] + [(k, 1) for k in sorted(reprocessed)]
-    deliveries += draw(st.lists(st.sampled_from([(k, v) for k in ks for v in (0, 2)]), max_size=3))
-    order = draw(st.permutations(deliveries))
-    cuts = sorted(draw(st.sets(st.integers(1, len(order) - 1), max_size=4)))
-    return [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)])]
-
-
 @pytest.mark.slow
 def test_every_history_of_arrival_gives_the_bits_of_arrival_in_order(site, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(fold, "EVERY_SCENES", 2)
@@ -128,7 +116,7 @@ def test_every_history_of_arrival_gives_the_bits_of_arrival_in_order(site, tmp_p
 
     @settings(max_examples=200, deadline=None, database=None, derandomize=True,
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(histories())
+    @given(histories(range(N_HISTORY, N_HISTORY + N_WATCHED)))
     def law(visits):
         nonlocal moved
         final = frozenset(d for visit in visits for d in visit if d[1] == 1)
@@ -157,43 +145,24 @@ def test_every_history_of_arrival_gives_the_bits_of_arrival_in_order(site, tmp_p
     assert any(a["status"] in ("provisional", "confirmed") for a in some[1])
 
 
-@pytest.mark.slow
-def test_whole_visits_through_files_and_alignment_in_any_order(tmp_path):
-    plain = Watched(tmp_path / "plain", size=64, n_history=16, n_watched=6, clearing=2, hole=(20, 34, 24, 40),
-                    register=True, moved_px=0.5)  # fmt: skip
-    plain.write_site()
-    plain.write_many(plain.history())
-    now = float(plain.times[-1].astype("datetime64[s]").astype(int))
-    Monitor(plain.site, threads=1).visit(now=now)
-    rng = np.random.default_rng(5)
-    late = []
-    for h in range(2):
-        site = replace(plain, folder=tmp_path / f"history{h}")
-        shutil.copytree(plain.folder, site.folder)
-        monitor = Monitor(site.site, threads=1)
-        order = rng.permutation(list(site.watched()))
-        monitor_visits = np.array_split(order, 3)
-        for part, ks in enumerate(monitor_visits):
-            for k in ks:
-                site.write(int(k), processing="01.00")
-                if part == 0:  # the same bytes under another name
-                    shutil.copy(site.folder / "scenes" / f"{site.name(int(k))}.tif",
-                                site.folder / "scenes" / f"{site.name(int(k))}_again.tif")  # fmt: skip
-            if part == 2:  # reprocessed, under a name of its own
-                site.write(int(order[0]), name=f"{site.name(int(order[0]))}_new", processing="05.00")
-            result = monitor.visit(now=now)
-        late.append((monitor.fingerprint(), order[0], result))
-    for h, (prints, first, _) in enumerate(late):
-        site = replace(plain, folder=tmp_path / f"order{h}")
-        shutil.copytree(plain.folder, site.folder)
-        came = tmp_path / f"history{h}" / "scenes"
-        for k in site.watched():  # copied: GDAL may lay the same values out in another order
-            name = f"{site.name(k)}_new" if k == first else site.name(k)
-            shutil.copy2(came / f"{name}.tif", site.folder / "scenes")
-        monitor = Monitor(site.site, threads=1)
-        monitor.visit(now=now)
-        assert monitor.fingerprint() == prints
-    assert any(s["status"] == "duplicate" for s in late[0][2].scenes) or late[0][2].exit_code == 0
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [(8, {"size": 32, "hole": (8, 18, 10, 22)}),
+     (2, {"size": 64, "hole": (20, 34, 24, 40), "register": True, "moved_px": 0.5})],
+    ids=["as they lie", "registered"],
+)  # fmt: skip
+def test_whole_visits_through_files_and_alignment_in_any_order(n, options, tmp_path):
+    made = Histories.of(tmp_path, at_once=3, n_watched=5, clearing=2, **options)
+
+    @settings(max_examples=n, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(histories(made.plain.watched()))
+    def law(visits):
+        made.check(visits)
+
+    law()
+    assert made.said["duplicate"] + made.said["superseded"] > 0
+    assert made.said["valid"] >= 5 * n
 
 
 def test_an_alert_that_a_late_scene_takes_away_is_retracted_with_its_reason(tmp_path):

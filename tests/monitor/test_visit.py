@@ -112,3 +112,24 @@ def test_the_frame_of_no_alerts_has_all_columns(tmp_path):
     assert len(frame) == 0
     assert {"id", "revision", "status", "geometry"} <= set(frame.columns)
     assert np.issubdtype(frame["date"].dtype, np.datetime64)
+
+
+def test_a_history_of_less_than_a_year_is_told_by_visits_and_by_doctor(tmp_path, caplog):
+    site = Watched(tmp_path / "short", size=24, n_history=16, n_watched=2)
+    site.write_site()
+    site.write_many(site.history())
+    now = float(site.times[-1].astype("datetime64[s]").astype(int))
+    monitor = Monitor(site.site, threads=1)
+    told = monitor.visit(now=now).health
+    assert told["status"] == "ok"
+    assert "learned from 150 days, less than a year" in told["notes"][0]
+    assert sum("less than a year" in r.getMessage() for r in caplog.records) == 1
+    assert [(f.what, f.status) for f in monitor.doctor() if f.status != "ok"] == [("history clearing", "doubtful")]
+    assert monitor.history()["events"][0]["kind"] == "short_history"
+    whole = Watched(tmp_path / "whole", size=24, n_history=16, n_watched=2, gap=24)
+    whole.write_site()
+    whole.write_many(whole.history())
+    now = float(whole.times[-1].astype("datetime64[s]").astype(int))
+    monitor = Monitor(whole.site, threads=1)
+    assert monitor.visit(now=now).health["notes"] == []
+    assert all(f.status == "ok" for f in monitor.doctor())
