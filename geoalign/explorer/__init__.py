@@ -16,8 +16,9 @@ HOST = "127.0.0.1"
 
 
 def explore(
-    stack, changes=None, *, alignment=None, delivered=None, polygons=None, marks="reference.gpkg", title="geoalign"
-):
+    stack, changes=None, *, alignment=None, delivered=None, polygons=None, marks="reference.gpkg", title="geoalign",
+    width=940,
+):  # fmt: skip
     """A map in time to look at: swipe, series, evidence, polygons, detectors side by side, and how the scenes lie.
 
     Parameters
@@ -35,6 +36,8 @@ def explore(
     marks : path
         Where polygons marked right or wrong are saved, .gpkg or .geojson; `geoalign.accuracy.marked` reads it.
     title : str
+    width : int
+        Of the whole, px; the default fits a notebook beside JupyterLab's list of files.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def explore(
     from geoalign.explorer.site import site_of
 
     site = site_of(stack, changes, alignment=alignment, delivered=delivered, polygons=polygons, title=title)
-    return Explorer(site, marks=Path(marks))
+    return Explorer(site, marks=Path(marks), width=width)
 
 
 def explore_run(folder, *, marks=None):

@@ -14,27 +14,33 @@ from bokeh.models import Slider
 
 from geoalign.errors import GeoalignError
 from geoalign.explorer import picture, story
+from geoalign.explorer.cell import Cell
 from geoalign.explorer.map import STYLE, Map, dates_figure, fill_dates, key_html, link, text
 from geoalign.explorer.series import Series
 from geoalign.explorer.site import Site
+
+WIDTH = 1250
+"""Width of the page, px, unless another is asked for."""
 
 
 class Explorer(pn.viewable.Viewer):
     """A site to look at. Shows itself in a notebook; `.show()` opens it in a browser of its own."""
 
-    def __init__(self, site: Site, *, marks: Path, **params):
+    def __init__(self, site: Site, *, marks: Path, width: int = WIDTH, **params):
         super().__init__(**params)
         pn.extension(inline=True)
         self.site, self.marks_file = site, Path(marks)
+        self.half = max(300, round((width - 130) / 2))  # of the map, and of what is told beside it
         self.marks = self._read_marks()
         self.layer = next(iter(site.layers.values()), None)
         self.polygon: int | None = None
         self.pixel: tuple[int, int] | None = None
         self._window = None
         self._view = site.stack_of(self.layer)
+        self.cell = Cell()
         self._controls()
         self._build()
-        self._root = self._page()
+        self._root = self.cell.root = self._page()
         self._new_stack()
 
     def __panel__(self):
@@ -44,60 +50,59 @@ class Explorer(pn.viewable.Viewer):
 
     def _controls(self):
         names = list(self.site.layers)
-        width = 190
+        width = 165
         self.choose = pn.widgets.Select(name="Changes", options=names or ["none"], width=width)
-        self.stack = pn.widgets.Select(name="Scenes", options=list(self.site.stacks), value=self._view.name, width=110)
+        self.stack = pn.widgets.Select(name="Scenes", options=list(self.site.stacks), value=self._view.name, width=100)
         self.what = pn.widgets.Select(name="Layer", options={v: k for k, v in picture.OVERLAYS.items()}, width=width)
-        self.opacity = pn.widgets.FloatSlider(name="Opacity", start=0, end=1, step=0.05, value=0.85, width=130)
+        self.opacity = pn.widgets.FloatSlider(name="Opacity", start=0, end=1, step=0.05, value=0.85, width=110)
         self.outlines = pn.widgets.Checkbox(name="Polygons", value=True, width=80)
         self.other = pn.widgets.Select(name="Beside it", options=["nothing", *names], width=width)
-        self.choose.param.watch(lambda event: self._new_layer(), "value")
-        self.stack.param.watch(lambda event: self._new_stack(), "value")
-        self.what.param.watch(lambda event: self._cover(), "value")
-        self.opacity.param.watch(lambda event: self._opacity(), "value")
-        self.outlines.param.watch(lambda event: self._outline(), "value")
-        self.other.param.watch(lambda event: self._beside(), "value")
+        for widget, handler in (
+            (self.choose, self._new_layer), (self.stack, self._new_stack), (self.what, self._cover),
+            (self.opacity, self._opacity), (self.outlines, self._outline), (self.other, self._beside),
+        ):  # fmt: skip
+            widget.param.watch(self.cell.shows(lambda event, handler=handler: handler()), "value")
         self.right = pn.widgets.Button(name="Right", button_type="success", width=110)
         self.wrong = pn.widgets.Button(name="Wrong", button_type="danger", width=110)
-        self.right.on_click(lambda event: self._mark("right"))
-        self.wrong.on_click(lambda event: self._mark("wrong"))
+        self.right.on_click(self.cell.shows(lambda event: self._mark("right")))
+        self.wrong.on_click(self.cell.shows(lambda event: self._mark("wrong")))
 
     def _build(self):
         view = self._view
-        self.map = Map(view.shape, view.transform)
-        self.twin = Map(view.shape, view.transform, ranges=self.map.ranges)
+        self.map = Map(view.shape, view.transform, frame=self.half)
+        self.twin = Map(view.shape, view.transform, frame=self.half, ranges=self.map.ranges)
         self.twin.figure.visible = False
         wide = self.map.figure.frame_width + 40
         n = len(view.scenes)
         self.time = Slider(start=0, end=max(n - 1, 1), value=n - 1, step=1, title="after", show_value=False, width=wide)
         self.before = Slider(start=0, end=max(n - 1, 1), value=0, step=1, title="before", show_value=False, width=wide)
         self.swipe = Slider(start=0, end=100, value=50, step=1, title="swipe: before | after (%)", width=wide)
-        self.time.on_change("value_throttled", lambda attr, old, new: self._scenes())
-        self.before.on_change("value_throttled", lambda attr, old, new: self._scenes())
+        for slider in (self.time, self.before):
+            slider.on_change("value_throttled", self.cell.shows(lambda attr, old, new: self._scenes()))
         for one in (self.map, self.twin):
             link(one, self.time, self.swipe)
-            one.figure.on_event(Tap, self._tap)
-        self.map.figure.on_event(RangesUpdate, lambda event: self._moved())
+            one.figure.on_event(Tap, self.cell.shows(lambda event: self._tap(event)))
+        self.map.figure.on_event(RangesUpdate, self.cell.shows(lambda event: self._moved()))
         self.key, self.titles = text(width=wide), text(width=wide)
-        self.dates, self.dates_source, self.dates_now = dates_figure()
-        self.series = Series()
-        self.words = pn.pane.HTML("", stylesheets=[STYLE], width=560)
-        self.patch = pn.pane.HTML("", stylesheets=[STYLE], width=560)
-        self.marked = pn.pane.HTML("", stylesheets=[STYLE], width=320)
-        self.crops = pn.pane.HTML("", stylesheets=[STYLE], width=560)
+        self.dates, self.dates_source, self.dates_now = dates_figure(self.half)
+        self.series = Series(self.half - 60)
+        self.words = pn.pane.HTML("", stylesheets=[STYLE], width=self.half)
+        self.patch = pn.pane.HTML("", stylesheets=[STYLE], width=self.half)
+        self.marked = pn.pane.HTML("", stylesheets=[STYLE], width=self.half)
+        self.crops = pn.pane.HTML("", stylesheets=[STYLE], width=self.half)
 
     def _page(self):
         heading = (
             f"<h2>{escape(self.site.title)}</h2><p class=soft>Click a pixel or a polygon. Arrow keys: time; [ and ]: "
             "swipe; wheel: zoom. × masked, | not observed, grey: expected, dashed: had nothing changed.</p>"
         )
-        bar = pn.Row(self.choose, self.stack, self.what, self.opacity, pn.Column(pn.Spacer(height=18), self.outlines),
-                     self.other)  # fmt: skip
+        outlines = pn.Column(pn.Spacer(height=18), self.outlines)
+        bar = pn.FlexBox(self.choose, self.stack, self.what, self.opacity, outlines, self.other)
         maps = pn.pane.Bokeh(
             column(self.titles, row(self.map.figure, self.twin.figure), self.key, self.time, self.before, self.swipe,
                    self.dates)
         )  # fmt: skip
-        self.verdict = pn.Row(self.right, self.wrong, self.marked, visible=False)
+        self.verdict = pn.Column(pn.Row(self.right, self.wrong), self.marked, visible=False)
         side = pn.Column(self.words, pn.pane.Bokeh(column(*self.series.figures)), self.patch, self.crops, self.verdict)
         change = pn.Column(bar, pn.FlexBox(maps, side))
         tabs = [("Change", change)]
@@ -105,14 +110,14 @@ class Explorer(pn.viewable.Viewer):
             self._place = pn.Column(min_height=400)  # filled when it is first looked at
             tabs.append(("Registration", self._place))
         pages = pn.Tabs(*tabs, dynamic=True)
-        pages.param.watch(self._open, "active")
-        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pages)
+        pages.param.watch(self.cell.shows(self._open), "active")
+        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pages, css_classes=["geoalign-explorer"])
 
     def _open(self, event):
         from geoalign.explorer.registration import Registration
 
         if event.new == 1 and not len(self._place):
-            self._place.append(Registration(self.site).view)
+            self._place.append(Registration(self.site, self.cell, self.half).view)
 
     # --------------------------------------------------------------------------------------------- what is looked at
 
@@ -257,7 +262,8 @@ class Explorer(pn.viewable.Viewer):
             if k is not None:
                 image = _png(picture.picture(view, k, told.window, stretch))
                 note = f"{label}: {str(view.time[k])[:10]}, {escape(view.scenes[k])}"
-                img = f'<img alt="{label}" src="{image}" style="width:210px;image-rendering:pixelated">'
+                style = f"width:{self.half // 2 - 70}px;image-rendering:pixelated"
+                img = f'<img alt="{label}" src="{image}" style="{style}">'
                 parts.append(f"<figure style='margin:0'>{img}<figcaption class=soft>{note}</figcaption></figure>")
         self.crops.object = f'<div style="display:flex;gap:14px">{"".join(parts)}</div>'
         self._show_mark()

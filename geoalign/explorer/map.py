@@ -11,7 +11,7 @@ from geoalign.explorer import picture
 from geoalign.plot import BLUE, ORANGE
 
 FRAME = 560
-"""Width of the map, px."""
+"""Width of a map, px, unless another is asked for."""
 MOST_POLYGONS = 4000
 """Polygons drawn at the most, the largest first; all can be clicked."""
 
@@ -35,32 +35,38 @@ shown.change.emit()
 """The picture on the screen is put together there, so that the swipe follows the hand."""
 
 KEYS = """
-if (window.geoalign_keys) window.removeEventListener("keydown", window.geoalign_keys)
+if (window.geoalign_keys) window.removeEventListener("keydown", window.geoalign_keys, true)
 window.geoalign_keys = (e) => {
-  const at = e.composedPath()[0]
-  if (e.defaultPrevented || /^(INPUT|SELECT|TEXTAREA)$/.test(at.tagName) || e.ctrlKey || e.altKey || e.metaKey) return
+  const path = e.composedPath(), at = path[0]
+  if (e.defaultPrevented || e.ctrlKey || e.altKey || e.metaKey) return
+  if (at.isContentEditable || /^(INPUT|SELECT|TEXTAREA)$/.test(at.tagName)) return
+  // beside other things, as in a notebook, the keys are the explorer's only where the pointer or the focus is
+  const within = (one) => one.classList && one.classList.contains("geoalign-explorer")
+  const over = [...document.querySelectorAll(":hover")].some(within) || path.some(within)
+  if (at !== document.body && !over) return
   const step = {ArrowLeft: -1, ArrowRight: 1}[e.key]
   if (step) {
     const v = Math.min(time.end, Math.max(time.start, time.value + step))
-    time.value = v; time.value_throttled = v; e.preventDefault()
+    time.value = v; time.value_throttled = v
   }
   const cut = {"[": -10, "]": 10}[e.key]
   if (cut) swipe.value = Math.min(100, Math.max(0, swipe.value + cut))
+  if (step || cut) { e.preventDefault(); e.stopPropagation() }
 }
-window.addEventListener("keydown", window.geoalign_keys)
+window.addEventListener("keydown", window.geoalign_keys, true)
 """
 
 
 class Map:
     """One map: two scenes under a swipe, a layer over them, polygons, the place that was clicked."""
 
-    def __init__(self, shape, transform, *, ranges=None, tools="pan,wheel_zoom,box_zoom,reset,tap"):
+    def __init__(self, shape, transform, *, frame=FRAME, ranges=None, tools="pan,wheel_zoom,box_zoom,reset,tap"):
         self.shape, self.transform = shape, transform
         self.low, self.high = (0, 0), (shape[1], shape[0])
         x0, y0 = transform * (0, 0)
         x1, y1 = transform * (shape[1], shape[0])
-        high = float(np.clip(FRAME * shape[0] / shape[1], 260, 640))
-        wide = min(FRAME, high * shape[1] / shape[0])
+        high = float(np.clip(frame * shape[0] / shape[1], 260, 640))
+        wide = min(frame, high * shape[1] / shape[0])
         if ranges is None:
             ranges = Range1d(x0, x1), Range1d(y1, y0) if y0 > y1 else Range1d(y0, y1)
         self.figure = figure(
@@ -162,7 +168,9 @@ def link(one: Map, time, swipe):
     compose = CustomJS(args={"scenes": one.scenes, "shown": one.shown, "line": one.line, "swipe": swipe}, code=COMPOSE)
     swipe.js_on_change("value", compose)
     one.scenes.js_on_change("data", compose)
-    one.figure.js_on_change("inner_width", CustomJS(args={"time": time, "swipe": swipe}, code=KEYS))
+    keys = CustomJS(args={"time": time, "swipe": swipe}, code=KEYS)
+    one.figure.js_on_change("inner_width", keys)
+    one.figure.js_on_event("mouseenter", keys)  # of several explorers on a page it is this one's turn
 
 
 def key_html(overlay, title) -> str:
@@ -182,10 +190,10 @@ def key_html(overlay, title) -> str:
     return f"<b>{title}</b> &nbsp; {cells}"
 
 
-def dates_figure():
+def dates_figure(frame=FRAME):
     """Histogram of the dates of change: figure and its source."""
     source = ColumnDataSource({"day": [], "n": [], "left": [], "right": []})
-    plot = figure(frame_width=FRAME, frame_height=90, x_axis_type="datetime", tools="", toolbar_location=None,
+    plot = figure(frame_width=frame, frame_height=90, x_axis_type="datetime", tools="", toolbar_location=None,
                   y_axis_label="pixels", x_range=Range1d(0, 1), y_range=Range1d(0, 1))  # fmt: skip
     bars = plot.quad(top="n", bottom=0, left="left", right="right", source=source, color=BLUE)
     plot.add_tools(HoverTool(renderers=[bars], tooltips=[("date", "@day"), ("changed pixels", "@n")]))

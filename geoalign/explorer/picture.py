@@ -103,12 +103,12 @@ def picture(view: SceneView, k: int, window: Window, stretch, names=None, *, ali
 
 
 def _channels(view, values, names):
-    """(row, col, 3) of bands (band, row, col): SAR in dB, two polarisations with their difference."""
+    """(row, col, 3) of bands (band, row, col): SAR in dB, two polarisations as orange against blue with their mean."""
     layers = list(values)
     if view.sar:
         layers = [decibel(v) for v in layers]
         if len(layers) == 2:
-            layers.append(layers[0] - layers[1])
+            layers.insert(1, (layers[0] + layers[1]) / 2)  # red against green the colour-blind can't tell apart
     return np.stack(layers if len(layers) == 3 else layers[:1] * 3, axis=-1)
 
 

@@ -11,6 +11,7 @@ from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Slider, Toggle, 
 from bokeh.plotting import figure
 
 from geoalign.explorer import picture
+from geoalign.explorer.cell import Cell
 from geoalign.explorer.map import STYLE, Map
 from geoalign.explorer.site import Site
 from geoalign.plot import BLUE, GREEN, GREY, ORANGE, RED
@@ -31,7 +32,7 @@ if (cb_obj.active) {
 class Registration:
     """The tab of one site; `view` is what Panel shows."""
 
-    def __init__(self, site: Site):
+    def __init__(self, site: Site, cell: Cell, half: int):
         self.site = site
         names = [name for name, view in site.stacks.items() if view.alignment is not None]
         self.stack = pn.widgets.Select(name="Scenes", options=names, width=120)
@@ -39,22 +40,22 @@ class Registration:
         self.look = pn.widgets.RadioButtonGroup(options=["scene", "reference", "checkerboard"], value="checkerboard",
                                                 width=300)  # fmt: skip
         view = site.stacks[names[0]]
-        self.map = Map(view.shape, view.transform)
+        self.map = Map(view.shape, view.transform, frame=half)
         self.map.line.visible = False
-        self.scene = Slider(start=0, end=1, value=0, step=1, title="scene", show_value=False, width=560)
+        self.scene = Slider(start=0, end=1, value=0, step=1, title="scene", show_value=False, width=half)
         self.flicker = Toggle(label="Flicker against the reference", width=220)
         self.flicker.js_on_change("active", CustomJS(args={"glyph": self.map.overlay}, code=FLICKER))
         self._points()
-        self.drift, self.drift_data = _drift_figures()
-        self.words, self.table = (pn.pane.HTML("", width=560, stylesheets=[STYLE]) for _ in range(2))
-        self.stack.param.watch(lambda event: self._new_stack(), "value")
+        self.drift, self.drift_data = _drift_figures(half - 60)
+        self.words, self.table = (pn.pane.HTML("", width=half, stylesheets=[STYLE]) for _ in range(2))
+        self.stack.param.watch(cell.shows(lambda event: self._new_stack()), "value")
         for widget in (self.way, self.look):
-            widget.param.watch(lambda event: self._scene(), "value")
-        self.scene.on_change("value_throttled", lambda attr, old, new: self._scene())
+            widget.param.watch(cell.shows(lambda event: self._scene()), "value")
+        self.scene.on_change("value_throttled", cell.shows(lambda attr, old, new: self._scene()))
         self._new_stack()
         self.view = pn.Column(
             pn.Row(self.stack, pn.Column(pn.Spacer(height=14), pn.Row(self.look, self.way))),
-            pn.Row(
+            pn.FlexBox(
                 pn.pane.Bokeh(column(self.map.figure, self.scene, self.flicker)),
                 pn.Column(self.words, pn.pane.Bokeh(column(*self.drift)), self.table),
             ),
@@ -184,10 +185,10 @@ def _left_out(report, skipped, stack):
     return f"<h3>Left out</h3><table><tr><th>scene</th><th>what</th><th>why</th></tr>{cells}</table>"
 
 
-def _drift_figures():
+def _drift_figures(frame):
     figures, sources = [], {}
     for name in ("dy", "dx"):
-        plot = figure(frame_width=500, frame_height=120, x_axis_type="datetime", tools="", toolbar_location=None,
+        plot = figure(frame_width=frame, frame_height=120, x_axis_type="datetime", tools="", toolbar_location=None,
                       y_axis_label=f"{name} (px)")  # fmt: skip
         columns = ("time", "value", "low", "high", "scene", "colour")
         aligned, bad = (ColumnDataSource({c: [] for c in columns}) for _ in range(2))

@@ -10,18 +10,17 @@ from bokeh.plotting import figure
 from geoalign.plot import BLUE, GREY, ORANGE, RED
 
 PANELS = 3
-WIDTH = 500
 
 
 class Series:
     """Up to three panels over one axis of time, filled anew for every pixel."""
 
-    def __init__(self):
+    def __init__(self, frame=500):
         self.figures, self.sources, self.spans = [], [], []
         self.range = Range1d(0, 1)
         for _ in range(PANELS):
             plot = figure(
-                frame_width=WIDTH, frame_height=130, x_axis_type="datetime", tools="xpan,xwheel_zoom,reset",
+                frame_width=frame, frame_height=130, x_axis_type="datetime", tools="xpan,xwheel_zoom,reset",
                 toolbar_location=None, x_range=self.range, y_range=Range1d(0, 1),
             )  # fmt: skip
             data = {name: ColumnDataSource(empty()) for name in ("used", "masked", "lost", "model", "rest", "breaks")}
@@ -40,6 +39,7 @@ class Series:
             span = Span(location=0, dimension="height", line_color="black", line_width=1, line_dash="dotted")
             plot.add_layout(span)
             plot.grid.grid_line_alpha = 0.4
+            plot.xaxis.ticker.desired_num_ticks = max(3, frame // 90)
             plot.min_border_left = 56
             plot.visible = False
             self.figures.append(plot)

@@ -6,59 +6,26 @@ GEOALIGN_SCREENSHOTS, a folder, the page is kept as it looked.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 import geoalign
 from geoalign.config import load_config
+from tests.clients.browser import CHROMIUM, SHOWN, browser, click_at, keep
 
 pytest.importorskip("panel", reason="the explorer needs panel: pip install 'geoalign[viz]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-PLACE = """([which, x, y]) => {
-  const all = [...Bokeh.documents].flatMap((d) => [...d._all_models.values()])
-  const maps = all.filter((m) => (m.css_classes || []).includes("geoalign-map") && m.visible)
-  for (const root of Bokeh.index.roots) {
-    const open = [root]
-    while (open.length) {
-      const view = open.pop()
-      if (view.model === maps[which]) {
-        const box = view.canvas_view.el.getBoundingClientRect()
-        return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)]
-      }
-      open.push(...view.children())
-    }
-  }
-}"""
-"""Where on the screen a place of the map is."""
-
-SHOWN = """() => {
-  const all = [...Bokeh.documents].flatMap((d) => [...d._all_models.values()])
-  const map = all.find((m) => (m.css_classes || []).includes("geoalign-map") && m.visible)
-  const shown = map.renderers[0].data_source.data.image[0]
-  const pair = all.map((m) => m.data).find((d) => d && d.before && d.before[0].length == shown.length)
-  const share = (one) => one.reduce((n, v, i) => n + (v === shown[i]), 0) / one.length
-  return [share(Array.from(pair.before[0])), share(Array.from(pair.after[0]))]
-}"""
-"""Which share of what is shown is from before, and which from after."""
 
 
 @pytest.fixture(scope="module")
@@ -85,28 +52,11 @@ def address(run, tmp_path_factory):
     process.wait(10)
 
 
-class Seen:
-    """What the browser asked for and complained of."""
-
-    def __init__(self, page):
-        self.requests, self.errors = [], []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("websocket", lambda socket: self.requests.append(socket.url))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-
-
 @pytest.fixture(scope="module")
 def opened(address, tmp_path_factory):
     playwright.expect.set_options(timeout=30_000)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, args=QUIET.split(),
-            viewport={"width": 1340, "height": 1130},
-        )  # fmt: skip
-        page = browser.pages[0]
-        page.set_default_timeout(60_000)
-        seen = Seen(page)
+    profile = tmp_path_factory.mktemp("profile")
+    with playwright.sync_playwright() as driver, browser(driver, profile, width=1340, height=1130) as (page, seen):
         start = time.perf_counter()
         page.goto(address[0])
         page.locator(".geoalign-map").first.wait_for()
@@ -114,7 +64,6 @@ def opened(address, tmp_path_factory):
         page.wait_for_timeout(1500)
         yield page, seen
         keep(page, "last")
-        browser.close()
 
 
 @pytest.fixture
@@ -123,17 +72,7 @@ def page(opened):
     yield page
     page.wait_for_timeout(300)
     assert seen.errors == []
-    strangers = [url for url in seen.requests if urlsplit(url).scheme not in ("data", "blob")]
-    assert {urlsplit(url).hostname for url in strangers} == {"127.0.0.1"}
-
-
-def keep(page, name):
-    if "GEOALIGN_SCREENSHOTS" in os.environ:
-        page.screenshot(path=Path(os.environ["GEOALIGN_SCREENSHOTS"]) / f"{name}.png")
-
-
-def click_at(page, x, y, which=0):
-    page.mouse.click(*page.evaluate(PLACE, [which, x, y]))
+    assert seen.strangers() == set()
 
 
 @pytest.fixture(scope="module")
