@@ -7,7 +7,9 @@ from data is escaped.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import re
 from html import escape
 from pathlib import Path
 
@@ -186,9 +188,7 @@ def _layer(folder, name, run, document):
     if layer["dates"]:
         n = layer["pixels"]["confirmed"] + layer["pixels"]["ended"]
         pixel_ha = None if layer["area_ha"] is None else layer["area_ha"] / n
-        chart = _svg(
-            plot.date_histogram(layer["dates"], pixel_ha=pixel_ha), f"Histogram of the dates of {layer['kind']}"
-        )
+        chart = _svg(plot.date_histogram(layer["dates"], pixel_ha=pixel_ha), f"Histogram of the dates of {name}")
         parts.append(f"<figure class=chart>{chart}<figcaption>Changed area by date of change.</figcaption></figure>")
     parts[1:] = [f"<div>{''.join(parts[1:])}{_polygons(folder / 'layers' / name)}</div>"]
     links = ", ".join(
@@ -489,7 +489,10 @@ def _webp(figure, alt):
 
 
 def _svg(figure, alt):
-    """A chart as inline SVG whose black becomes the page's text colour, so that it suits light and dark."""
+    """A chart as inline SVG whose black becomes the page's text colour, so that it suits light and dark.
+
+    alt : unlike that of every other chart on the page
+    """
     import matplotlib as mpl
 
     stream = io.StringIO()
@@ -498,6 +501,12 @@ def _svg(figure, alt):
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
     text = text.replace('<g id="figure_1">', '<g fill="currentColor">', 1)
+    # what HTML does not allow within it: RDF, and style that would hold for the whole page
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    # a name is one thing's on the whole page: only what is referred to keeps one, with the chart's mark before it
+    used, mark = set(re.findall(r'(?:href="|url\()#([\w.-]+)', text)), hashlib.sha1(alt.encode()).hexdigest()[:8]
+    text = re.sub(r' id="([\w.-]+)"', lambda found: f' id="c{mark}{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r'((?:href="|url\()#)([\w.-]+)', rf"\g<1>c{mark}\2", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt, quote=True)}" ', 1)
 
 

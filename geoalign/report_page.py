@@ -2,6 +2,7 @@
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}: change report</title><style>{style}</style></head>
@@ -10,7 +11,7 @@ PAGE = """<!doctype html>
 """
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#d9dee3;--paper:#fff;--tint:#f4f6f8;--key:#005a8c;
+:root{--ink:#1b1f24;--soft:#5b6570;--line:#d9dee3;--paper:#fff;--tint:#f4f6f8;--key:#005a8c;
 --bad:#a33b00}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa5b0;--line:#39424b;--paper:#14181c;--tint:#1d2329;
 --key:#6cb8e6;--bad:#ff9c66}}
@@ -29,7 +30,7 @@ h3{margin:22px 0 8px;font-size:16px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:20px;align-items:start}
 figure{margin:0}figure img,figure svg{max-width:100%;height:auto;display:block}
 .map img{border-radius:6px;border:1px solid var(--line);width:100%}
-svg text{fill:currentColor}
+svg text{fill:currentColor}svg *{stroke-linejoin:round;stroke-linecap:butt}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:13px}
 th,td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
@@ -47,13 +48,21 @@ a{color:var(--key)}
 details summary{cursor:pointer;margin:8px 0}
 .frame{position:relative;overflow:hidden;border-radius:6px;border:1px solid var(--line);--cut:50%}
 .frame img{width:100%;background:#777}
-.frame .top{position:absolute;inset:0;clip-path:inset(0 0 0 var(--cut))}
+.frame .top{position:absolute;top:0;left:0;clip-path:inset(0 0 0 var(--cut))}
 .frame i{position:absolute;top:0;bottom:0;left:var(--cut);width:2px;margin-left:-1px;background:#fff;
 box-shadow:0 0 3px #000}
 .tag{position:absolute;top:8px;left:8px;background:#000a;color:#fff;font-size:12px;padding:1px 7px;border-radius:4px}
 .tag.right{left:auto;right:8px}
 input[type=range]{width:100%;margin:8px 0 2px;accent-color:var(--key)}
-@media print{body{max-width:none;padding:0;font-size:11px}article,figure{break-inside:avoid}h2{break-after:avoid}
+@media print{@page{margin:13mm}
+body{max-width:none;padding:0;font-size:10.5px}h1{font-size:24px}h2{margin:22px 0 8px;font-size:15px;break-after:avoid}
+h3{margin:10px 0 4px;font-size:12px;break-after:avoid}.note,figcaption{font-size:9.5px}
+article,figure,tr,.card{break-inside:avoid}
+.cards{grid-template-columns:repeat(4,1fr);gap:8px}.card{padding:6px 8px}.figure{font-size:17px}.label{font-size:10px}
+.pair{grid-template-columns:minmax(0,9fr) minmax(0,11fr);gap:12px}
+.scroll{overflow:visible}table{font-size:8.5px}th,td{padding:2px 6px 2px 0}th{white-space:normal}
+td:last-child{min-width:0}.sortable{font-size:8px}.sortable th,.sortable td{padding-right:5px}
+code,pre{font-size:8px}
 input[type=range],.frame i{display:none}.frame .top{position:static;clip-path:none}.tag.right{top:calc(50% + 8px)}
 a{color:inherit}}
 """

