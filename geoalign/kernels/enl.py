@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 from numba import njit
-from scipy.stats import chi2, f
+from scipy.special import chdtr, chdtri, fdtr, fdtri
 
 from geoalign.kernels.fastlog import ln
+from geoalign.kernels.gamma_lanes import VECTOR, logarithm
 from geoalign.kernels.glr_null import TWO_SIDED, max_tail
+from geoalign.kernels.special import normal_upper
 
 DIFF_LOW, DIFF_STEP, DIFF_BINS = -12.0, 0.02, 700
 """Fixed histogram of ln |difference of log-intensity between dates|."""
@@ -33,6 +35,12 @@ WINDOW_PX, CELL_PX = 3, 3
 """Radius of the window whose noise is compared with the scene's, and side of the cells that share one."""
 MOST_DATES = 24
 """Differences in time that are looked at for it, spread evenly over a longer series: a thousand values a window."""
+LARGE = 64
+"""What a difference larger than the scene's counts beside 1: more than the 49 of a window."""
+HALF_NORMAL = 0.6744897501960817
+"""Median of |a normal deviate|."""
+FAINT = np.float32(1e-30)
+"""Least share of a mean whose logarithm is taken in float32."""
 SMALLEST, LARGEST = 1e-300, 1e300
 """What `fastlog.ln` takes."""
 
@@ -113,43 +121,69 @@ def local_excess(series, scene_median, row0=0, col0=0):
     series : (time, row, col); scene_median : from `difference_median`; row0, col0 : place of the first pixel in the
     image. Returns (row, col) float32.
 
-    From the |difference| of successive observations in the 7 x 7 window around the cell of 3 x 3 that the pixel is in:
-    its median at each date, then the median of those, which a change of any size and extent touches in one or two dates
-    only. Fewer than three dates tell nothing. One standard error of the median is allowed for, so that even ground
-    stays near 1.
+    From the differences of successive observations in the 7 x 7 window around the cell of 3 x 3 that the pixel is in:
+    what share of them at each date is larger than the scene's median difference, then the median of those shares, which
+    a change of any size and extent touches in one or two dates only. The ratio is that of the normal deviates that are
+    so often so large. Fewer than three dates tell nothing. One standard error is allowed for, so that even ground stays
+    near 1. Counted in whole numbers, so that a window gives the same bits wherever its tile begins.
     """
     n_time, n_row, n_col = series.shape
     out = np.ones((n_row, n_col), np.float32)
     if not scene_median > 0 or n_time < 4:
         return out
     n_used = min(n_time - 1, MOST_DATES)
-    codes = np.empty((n_used, n_row, n_col), np.int16)
-    work = np.ones((3, n_col))
-    bits = work.view(np.int64)
+    codes = np.empty((n_used, n_row, n_col), np.uint8)
     for i in range(n_used):
-        for r in range(n_row):
-            _row_codes(series, _used(n_time, i), r, work, bits, codes[i, r])
-    medians = np.empty((n_col, n_used))
-    n_date = np.empty(n_col, np.int64)
-    n_all = np.empty(n_col, np.int64)
+        _size_codes(series, _used(n_time, i), np.float32(math.exp(scene_median)), codes[i])
+    column = np.zeros(n_col + 2 * WINDOW_PX, np.int16)
+    counts = np.empty((n_used, n_col), np.int16)
+    shares = np.empty(n_used)
     for r in range(n_row):
         first_row, middle = _cell(row0, r, n_row)
         if r != middle:
             continue
-        low, high = max(0, r - WINDOW_PX), min(n_row, r + WINDOW_PX + 1)
-        n_date[:] = 0
-        n_all[:] = 0
         for i in range(n_used):
-            _window_medians(codes[i, low:high], col0, medians, n_date, n_all)
+            _window_counts(codes[i, max(0, r - WINDOW_PX) : min(n_row, r + WINDOW_PX + 1)], column, counts[i])
         for c in range(n_col):
-            if n_date[c] >= 3:
-                ratio = math.exp(2 * _median_of(medians[c], n_date[c])) / scene_median**2
+            first_col, middle = _cell(col0, c, n_col)
+            if c != middle:
+                continue
+            n_date = n_all = n_more = 0
+            for i in range(n_used):
+                n, large = counts[i, c] % LARGE, counts[i, c] // LARGE
+                if n >= 9:
+                    shares[n_date] = min(large, n - 0.5) / n
+                    n_more += 2 * large > n
+                    n_date += 1
+                    n_all += n
+            if n_date >= 3 and 2 * n_more >= n_date - 1:
+                share = max(_median_of(shares, n_date), 0.5)
                 # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median
                 # over dates, of correlated differences, costs half as much again
-                ratio = max(1.0, ratio * math.exp(-1.0 * 2.33 / math.sqrt(n_all[c])))
-                first_col = _cell(col0, c, n_col)[0]
-                out[first_row : first_row + CELL_PX, first_col : first_col + CELL_PX] = ratio
+                ratio = (HALF_NORMAL / normal_upper(0.5 * share)) ** 2 * math.exp(-2.33 / math.sqrt(n_all))
+                out[first_row : first_row + CELL_PX, first_col : first_col + CELL_PX] = max(1.0, ratio)
     return out
+
+
+@njit(nogil=True, cache=True)
+def _size_codes(series, t, factor, out):
+    """1 where date t differs from the observation before, LARGE more where by more than `factor`; 0 where none is."""
+    n_row, n_col = out.shape
+    for r in range(n_row):
+        before, now = series[t - 1, r], series[t, r]
+        for c in range(n_col):
+            high, low = max(now[c], before[c]), min(now[c], before[c])
+            there = (low > 0) & (high < np.inf) & (high > low)
+            out[r, c] = there + LARGE * (there & (high > factor * low))
+        for c in range(n_col if t > 1 else 0):
+            if out[r, c] == 0 and now[c] > 0 and now[c] != before[c]:
+                k = t - 1
+                while k >= 0 and not (series[k, r, c] > 0 and not math.isinf(series[k, r, c])):
+                    k -= 1
+                if k >= 0:
+                    high, low = max(now[c], series[k, r, c]), min(now[c], series[k, r, c])
+                    there = (high < np.inf) & (high > low)
+                    out[r, c] = there + LARGE * (there & (high > factor * low))
 
 
 @njit(nogil=True, cache=True)
@@ -160,41 +194,17 @@ def _cell(origin, i, n):
 
 
 @njit(nogil=True, cache=True)
-def _window_medians(codes, col0, medians, n_date, n_all):
-    """Adds one date: ln of the median around the middle column of each cell, from the histogram that slides along.
-
-    codes : (up to 7 rows, col) int16 bins, -1 where there is none; medians : (col, time), filled from n_date on;
-    n_all : values used so far. In whole numbers, so that a window gives the same bits wherever its tile begins.
-    """
+def _window_counts(codes, column, out):
+    """Sums of codes (up to 7 rows, col) over the windows around each column, into out (col,); column : scratch."""
     n_row, n_col = codes.shape
-    counts = np.zeros(DIFF_BINS, np.int16)
-    n = below = at = 0  # below: how many lie in bins before `at`
-    for c in range(-WINDOW_PX, n_col):
-        if c + WINDOW_PX < n_col:
-            for i in range(n_row):
-                code = codes[i, c + WINDOW_PX]
-                if code >= 0:
-                    counts[code] += 1
-                    n += 1
-                    below += code < at
-        if c - WINDOW_PX - 1 >= 0:
-            for i in range(n_row):
-                code = codes[i, c - WINDOW_PX - 1]
-                if code >= 0:
-                    counts[code] -= 1
-                    n -= 1
-                    below -= code < at
-        if c < 0 or n < 9 or c != _cell(col0, c, n_col)[1]:
-            continue
-        while 2 * below >= n:
-            at -= 1
-            below -= counts[at]
-        while 2 * (below + counts[at]) < n:
-            below += counts[at]
-            at += 1
-        medians[c, n_date[c]] = DIFF_LOW + DIFF_STEP * (at + (0.5 * n - below) / counts[at])
-        n_date[c] += 1
-        n_all[c] += n
+    column[:] = 0
+    for r in range(n_row):
+        for c in range(n_col):
+            column[WINDOW_PX + c] += codes[r, c]
+    out[:] = 0
+    for k in range(2 * WINDOW_PX + 1):
+        for c in range(n_col):
+            out[c] += column[k + c]
 
 
 @njit(nogil=True, cache=True)
@@ -226,7 +236,7 @@ def scatter_histogram(series, looks, known):
     weights = np.zeros(n_band)
     values = np.empty((n_band, n_time))
     sums = np.zeros((n_band, n_time + 1))
-    work = np.ones((6 * n_band, n_time))
+    work, steps = np.ones((3 * n_band, n_time)), np.ones((4, n_time), np.float32)
     bits = work.view(np.int64)
     for r in range(n_row):
         for c in range(n_col):
@@ -256,53 +266,56 @@ def scatter_histogram(series, looks, known):
                 scatter += weights[b] * (n * math.log(sums[b, n] / n) - logs)
             if scatter > 0:
                 place = int((math.log(scatter) - SCATTER_LOW) / SCATTER_STEP)
-                apart = 1 if _stepped(sums, n, weights, scatter, work, bits) else 0
+                apart = 1 if _stepped(sums, n, weights, scatter, steps) else 0
                 out[apart, n, min(max(place, 0), SCATTER_BINS - 1)] += 1
     return out
 
 
 @njit(nogil=True, cache=True)
-def _stepped(sums, n, weights, scatter, work, bits):
+def _stepped(sums, n, weights, scatter, work):
     """Whether one step explains more of a pixel's scatter than it does by chance, or a second one more of the rest.
 
-    sums : (band, n + 1 or more) of the intensities before each date; weights : (band,); scatter : > 0; work, bits :
-    (6 * band, n or more) scratch of `fastlog`. Whatever the looks: with the likelihood ratio for unknown ones.
+    sums : (band, n + 1 or more) of the intensities before each date; weights : (band,); scatter : > 0; work :
+    (4, n or more) float32 scratch. Whatever the looks: with the likelihood ratio for unknown ones.
     """
     n_band = sums.shape[0]
-    gain, where = _largest_step(sums, weights, 0, n, work, bits)
+    gain, where = _largest_step(sums, weights, 0, n, work)
     if _is_chance(gain, scatter, n, n_band, n_band * (n - 2)):
-        left = _largest_step(sums, weights, 0, where, work, bits)[0]
-        right = _largest_step(sums, weights, where, n, work, bits)[0]
+        left = _largest_step(sums, weights, 0, where, work)[0]
+        right = _largest_step(sums, weights, where, n, work)[0]
         return not _is_chance(max(left, right), scatter - gain, n - 1, n_band, n_band * (n - 3))
     return True
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _largest_step(sums, weights, low, high, work, bits):
+@njit(nogil=True, cache=True, **VECTOR)
+def _largest_step(sums, weights, low, high, work):
     """(scatter that the best step in low:high explains, its date)."""
     n_band = sums.shape[0]
     n = high - low
+    gain = work[0]
+    gain[: n - 1] = np.float32(0)
     for b in range(n_band):
-        start, end = sums[b, low], sums[b, high]
-        share = n / (end - start)
+        start = sums[b, low]
+        share = n / (sums[b, high] - start)
         for i in range(n - 1):
-            before = (sums[b, low + 1 + i] - start) * share / (i + 1.0)
-            after = (end - sums[b, low + 1 + i]) * share / (n - 1.0 - i)
-            # a sum may swallow what is a trillion times weaker
-            there = before > SMALLEST and after > SMALLEST
-            work[2 * b, i] = before if there else 1.0
-            work[2 * b + 1, i] = after if there else 1.0
-    ln(work, bits, 2 * n_band, n - 1)
-    best = 0.0
+            work[1, i] = (sums[b, low + 1 + i] - start) * share / (i + 1.0)
+        # what is so far below the mean that float32 loses it makes no difference to the best of the rest
+        for i in range(n - 1):
+            work[2, i] = logarithm(max(work[1, i], FAINT))
+        for i in range(n - 1):
+            work[1, i] = (sums[b, high] - sums[b, low + 1 + i]) * share / (n - 1.0 - i)
+        for i in range(n - 1):
+            work[3, i] = logarithm(max(work[1, i], FAINT))
+        weight = np.float32(weights[b])
+        for i in range(n - 1):
+            gain[i] -= weight * (np.float32(i + 1) * work[2, i] + np.float32(n - 1 - i) * work[3, i])
+    best = np.float32(0)
     where = low + 1
     for i in range(n - 1):
-        gain = 0.0
-        for b in range(n_band):
-            gain -= weights[b] * ((i + 1.0) * work[2 * b, i] + (n - 1.0 - i) * work[2 * b + 1, i])
-        if gain > best:
-            best = gain
+        if gain[i] > best:
+            best = gain[i]
             where = low + 1 + i
-    return best, where
+    return np.float64(best), where
 
 
 @njit(nogil=True, cache=True)
@@ -343,7 +356,7 @@ def looks_and_evenness(parts, n_band=1, known=False):
     for k, size in zip(rows, sizes):
         if k != main and size >= FEW:
             degrees = n_band * (k - 1)
-            middle = degrees * f.ppf(inner, degrees, 1 / even) if even > 0 else chi2.ppf(inner, degrees)
+            middle = degrees * fdtri(degrees, 1 / even, inner) if even > 0 else chdtri(degrees, 1 - inner)
             values.append(middle / 2 / _quantile(counts[k], 0.5) + _bartlett(k, known))
             weights.append(size)
     return np.array([np.average(values, weights=weights), 1 / even if even > 0 else np.inf])
@@ -364,7 +377,7 @@ def _fit(counts, degrees):
     """Looks (without Bartlett's term), 1 / d0, and the quantile among stable pixels where the overall median lies."""
     total = counts.sum()
     if total < MIN_PIXELS or degrees < MIN_DEGREES:
-        return chi2.median(degrees) / 2 / _quantile(counts, 0.5), 0.0, 0.5
+        return chdtri(degrees, 0.5) / 2 / _quantile(counts, 0.5), 0.0, 0.5
     cut = _quantile(counts, CUT)
     ln_cut = np.log(cut)
     ln_low = np.log(_quantile(counts, 0.01))
@@ -381,10 +394,13 @@ def _fit(counts, degrees):
     ln_post = np.empty((inverse.size, changed.size))
     ln_looks = np.empty_like(ln_post)
     for i, value in enumerate(inverse):
-        law = chi2(degrees) if value == 0 else f(degrees, 1 / value, scale=degrees)
         # where the cut lies among the stable pixels, if a share of all is beyond it
-        at = law.ppf(CUT / (1 - changed))
-        cdf = law.cdf(at[:, None] * position)
+        if value == 0:
+            at = chdtri(degrees, 1 - CUT / (1 - changed))
+            cdf = chdtr(degrees, at[:, None] * position)
+        else:
+            at = degrees * fdtri(degrees, 1 / value, CUT / (1 - changed))
+            cdf = fdtr(degrees, 1 / value, at[:, None] * position / degrees)
         share = np.diff(np.concatenate([np.zeros((changed.size, 1)), cdf], axis=1), axis=1) / cdf[:, -1:]
         ln_post[i] = (tempered * np.log(np.maximum(share, 1e-300))).sum(axis=1) - changed / CHANGED
         ln_post[i] -= np.log(1 if value == 0 else inverse.size - 1)

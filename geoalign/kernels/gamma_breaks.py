@@ -32,19 +32,10 @@ from geoalign.kernels.gamma_lanes import (
     padded,
     ratios,
 )
+from geoalign.kernels.gamma_rounds import COVER, FREE, ask, chance_of, enter, gather_changed, settle, tell
 
-COVER = 0.95
-"""Posterior chance of the dates between which a change is said to lie."""
-TINY = 1e-200
 BLOCK = 8
 """Lanes' fill of pixels that are read at once: a date of them after the other, as they lie in memory."""
-SEARCH, AGAIN, TELL, FREE = range(4)
-"""What a lane waits for: parts still to be searched; each date again between its neighbours; its evidence; a pixel."""
-PIXEL, N, PHASE, COUNT, AT, WHICH = range(6)
-"""Rows of `state`: the pixel, its dates, what it waits for, changes found, which of them or of the parts is next, and
-which is least needed so far."""
-LEAST, SINGLE, SEVERAL, TOP = range(4)
-"""Rows of `seen`: how much the least needed stands out, evidence of one step and of several, largest z told so far."""
 
 
 @njit(nogil=True, cache=True)
@@ -54,8 +45,9 @@ def _gather(series, p0, b, block):
     for t in range(n_time):
         for g in range(BLOCK):
             start = p0 + g * LANE
-            for k in range(min(LANE, n_px - start)):
-                block[g, b, t, k] = series[t, start + k]
+            width = max(min(LANE, n_px - start), 0)
+            # as slices, which are copied as fast as memory allows
+            block[g, b, t, :width] = series[t, start : start + width]
 
 
 @njit(nogil=True, cache=True, **VECTOR)
@@ -104,145 +96,6 @@ def _observed(values, width, dates, n):
                 dates[n[k], k] = t
                 n[k] += good
     return full
-
-
-@njit(nogil=True, cache=True)
-def _chance(ln_odds):
-    return 1 / (1 + math.exp(-ln_odds)) if ln_odds > -700 else 0.0
-
-
-@njit(nogil=True, cache=True)
-def _tell(sums, k, dates, low, at, high, first, last, chance, i, strongest, p, whole, sizes, direction):
-    """Writes down the i-th change of a pixel: at `at` in low:high, between the dates low + first and low + 1 + last."""
-    size = 0.0
-    up = 0
-    n_band = sums.shape[1]
-    for b in range(n_band):
-        s, w = sums[SUMS, b], sums[WEIGHTS, b]
-        old = (s[at, k] - s[low, k]) / (w[at, k] - w[low, k])
-        new = (s[high, k] - s[at, k]) / (w[high, k] - w[at, k])
-        size += 10 * math.log10(max(new, TINY) / max(old, TINY)) / n_band
-        up += 1 if new > old else -1
-    kept = (whole.shape[0] - 3) // 3
-    if i < kept:
-        whole[3 + i, p] = dates[at, k]
-        whole[3 + kept + i, p] = dates[low + first, k]
-        whole[3 + 2 * kept + i, p] = dates[low + 1 + last, k]
-        sizes[2 + i, p] = size
-        sizes[2 + kept + i, p] = chance
-    if strongest:
-        whole[0, p] = dates[at, k]
-        whole[1, p] = dates[low + first, k]
-        whole[2, p] = dates[low + 1 + last, k]
-        sizes[0, p] = size
-        direction[p] = 1 if up == n_band else (-1 if up == -n_band else 0)
-
-
-@njit(nogil=True, cache=True)
-def _ends(state, found, k):
-    """(low, high) of the segment that lane k waits for."""
-    at, count = state[AT, k], state[COUNT, k]
-    # parts lie between changes, a change between its neighbours
-    after = at if state[PHASE, k] == SEARCH else at + 1
-    return (found[at - 1, k] if at > 0 else 0), (found[after, k] if after < count else state[N, k])
-
-
-@njit(nogil=True, cache=True)
-def _next(state, seen, found, k):
-    """What lane k asks after the answer to its last question; phase FREE where it has no more."""
-    while state[PHASE, k] == SEARCH:
-        if state[AT, k] > state[COUNT, k]:
-            state[PHASE, k] = AGAIN if state[COUNT, k] > 1 else FREE
-            state[AT, k] = 0
-            seen[LEAST, k] = np.inf
-            return
-        low, high = _ends(state, found, k)
-        if high - low > 1:
-            return
-        state[AT, k] += 1
-    if state[PHASE, k] == AGAIN and state[AT, k] == state[COUNT, k]:
-        state[AT, k] = 0
-        if seen[LEAST, k] > 0:
-            state[PHASE, k] = TELL
-            return
-        seen[LEAST, k] = np.inf
-        state[COUNT, k] -= 1
-        for i in range(state[WHICH, k], state[COUNT, k]):
-            found[i, k] = found[i + 1, k]
-        if state[COUNT, k] == 1:
-            state[PHASE, k] = FREE
-    elif state[PHASE, k] == TELL and state[AT, k] == state[COUNT, k]:
-        state[PHASE, k] = FREE
-
-
-@njit(nogil=True, cache=True)
-def _round(
-    sums, dates, looks, weighted, state, seen, found, limits, d0, wider, ln_prior, spread, tables, work, out, odds,
-    best, n_changes, whole, sizes, direction,
-):  # fmt: skip
-    """One question of every lane, and what follows from the answer. Returns how many lanes are left with another."""
-    low = np.zeros(LANE, np.int64)
-    n = np.zeros(LANE, np.int64)
-    length = np.zeros(LANE, np.float32)
-    ln_factor = np.zeros(LANE)
-    longest = 0
-    telling = False
-    for k in range(LANE):
-        if state[PHASE, k] != FREE:
-            low[k], high = _ends(state, found, k)
-            n[k] = high - low[k]
-            length[k] = n[k]
-            longest = max(longest, n[k])
-            telling |= state[PHASE, k] == TELL
-    m = padded(max(longest - 1, 0))
-    fill_uniform(length, m, wider, tables)
-    ratios(sums, low, n, looks, weighted, d0, tables, work, out, best)
-    if telling:
-        fill_odds(sums, low, n, m, looks, weighted, spread, tables, odds)
-        chances(out, odds, n, m, ln_factor)
-    busy = 0
-    for k in range(LANE):
-        if state[PHASE, k] == FREE:
-            continue
-        over, over_alike = best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]
-        excess = max(over, over_alike)
-        at = low[k] + 1 + largest(out[Z] if over >= over_alike else out[COMMON], n[k] - 1, k)
-        place = state[AT, k]
-        if state[PHASE, k] == SEARCH:
-            if excess > 0:
-                for i in range(state[COUNT, k], place, -1):
-                    found[i, k] = found[i - 1, k]
-                found[place, k] = at
-                state[COUNT, k] += 1
-            else:
-                state[AT, k] += 1
-        elif state[PHASE, k] == AGAIN:
-            found[place, k] = at
-            state[AT, k] += 1
-            if excess < seen[LEAST, k]:
-                seen[LEAST, k] = excess
-                state[WHICH, k] = place
-        else:
-            most, first, last = interval(out[MASS], n[k] - 1, k, COVER)
-            found[place, k] = low[k] + 1 + most
-            z = out[Z, most * LANE + k]
-            p = state[PIXEL, k]
-            _tell(
-                sums, k, dates, low[k], found[place, k], low[k] + n[k], first, last, _chance(ln_factor[k] + ln_prior),
-                place, z > seen[TOP, k], p, whole, sizes, direction,
-            )  # fmt: skip
-            seen[TOP, k] = max(seen[TOP, k], z)
-            seen[SEVERAL, k] += ln_factor[k]
-            state[AT, k] += 1
-            n_changes[p] = state[COUNT, k]
-            # one step or these: half the prior each
-            one, several = seen[SINGLE, k], seen[SEVERAL, k]
-            peak = max(one, several)
-            both = peak + math.log(0.5 * math.exp(one - peak) + 0.5 * math.exp(several - peak))
-            sizes[1, p] = _chance(both + ln_prior)
-        _next(state, seen, found, k)
-        busy += state[PHASE, k] != FREE
-    return busy
 
 
 @njit(nogil=True, cache=True, **VECTOR)
@@ -315,11 +168,26 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
     own, before = np.ones((n_band, LANE), np.float32), np.zeros((n_band, LANE), np.float32)
     weighted, none = np.zeros(LANE, np.bool_), np.zeros(LANE, np.bool_)
     ln_factor = np.zeros(LANE)
-    # the lanes of those that changed
+    # the lanes of those that changed and ask for more; of full series, until it is known whether they do
     held, held_dates = np.zeros(sums.shape), np.zeros(dates.shape, np.int64)
     held_looks, held_weighted = np.ones(own.shape, np.float32), np.zeros(LANE, np.bool_)
     state, seen, found = np.full((6, LANE), FREE), np.zeros((4, LANE)), np.zeros((n_time, LANE), np.int64)
-    busy = free = 0
+    spot = np.zeros(1, np.int64)
+    rounds = (
+        held, held_dates, held_looks, held_weighted, state, seen, found, limits, d0, wider, ln_prior, spread,
+        part_tables, work, part_out, part_odds, part_best, n_changes, whole, sizes, direction,
+    )  # fmt: skip
+    kept, kept_dates = np.zeros(sums.shape), np.zeros(dates.shape, np.int64)
+    for t in range(n_time):
+        kept[:, :, t + 1] = t + 1
+        kept_dates[t] = t
+    kept_at, kept_pixel, kept_single = np.full(LANE, n_time), np.zeros(LANE, np.int64), np.zeros(LANE)
+    kept_looks, peaks = np.ones(own.shape, np.float32), np.zeros((4, LANE), np.float32)
+    lanes, places = np.zeros(LANE, np.int64), np.zeros(LANE, np.int64)
+    least_wider = np.ones(n_time + 1)
+    for size in range(2, n_time + 1 if lag > 0 else 0):
+        least_wider[size] = wider[size, : size - 1].min()
+    busy = waiting = 0
     # whether weights and dates are those of full series; and in the lanes of those that changed
     plain, held_plain = False, np.zeros(LANE, np.bool_)
 
@@ -385,50 +253,49 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
         if shifted:
             length[:] = 0  # the tables of weighted lanes are their own
         chances(out, odds, n, m, ln_factor)
+        changed = 0
         for k in range(width):
             if n[k] == 0:
                 continue
             p = p0 + k
-            sizes[1, p] = _chance(ln_factor[k] + ln_prior)
+            sizes[1, p] = chance_of(ln_factor[k] + ln_prior)
             over, over_alike = best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]
             if not max(over, over_alike) > 0:
                 continue
-            weighted_here = weighted[k]
-            weighted[k] = False  # those left are asked again without the shift
             n_changes[p] = 1
             most, first, last = interval(out[MASS], n[k] - 1, k, COVER)
-            _tell(
+            tell(
                 sums, k, dates, 0, most + 1, n[k], first, last, sizes[1, p], 0, True, p, whole, sizes,
                 direction,
             )  # fmt: skip
-            while busy == LANE:
-                busy = _round(
-                    held, held_dates, held_looks, held_weighted, state, seen, found, limits, d0, wider, ln_prior,
-                    spread, part_tables, work, part_out, part_odds, part_best, n_changes, whole, sizes, direction,
+            lanes[changed] = k
+            places[changed] = 1 + largest(out[Z] if over >= over_alike else out[COMMON], n[k] - 1, k)
+            changed += 1
+        done = 0
+        while plain and done < changed:
+            count = min(changed - done, LANE - waiting)
+            gather_changed(sums, lanes, done, count, kept, waiting, uneven)
+            for i in range(done, done + count):
+                kept_at[waiting], kept_pixel[waiting] = places[i], p0 + lanes[i]
+                kept_single[waiting] = ln_factor[lanes[i]]
+                kept_looks[:, waiting] = own[:, lanes[i]]
+                waiting += 1
+            done += count
+            if waiting == LANE:
+                busy = settle(
+                    kept, kept_dates, kept_at, kept_pixel, kept_single, kept_looks, waiting, limits, d0, least_wider,
+                    part_tables, work, part_out, peaks, spot, busy, held_plain, rounds,
                 )  # fmt: skip
-            while state[PHASE, free] != FREE:
-                free = (free + 1) % LANE
-            for row in range(4):
-                # what is the same for all full series is there already
-                if (
-                    (uneven and row == LOGS)
-                    or row == SUMS
-                    or (not (plain and held_plain[free]) and (uneven or row < LOGS))
-                ):
-                    held[row, :, : n[k] + 1, free] = sums[row, :, : n[k] + 1, k]
-            if not (plain and held_plain[free]):
-                held_dates[:, free] = dates[:, k]
-            held_plain[free] = plain
-            held_looks[:, free] = own[:, k]
-            held_weighted[free] = weighted_here
-            found[0, free] = 1 + largest(out[Z] if over >= over_alike else out[COMMON], n[k] - 1, k)
-            state[PIXEL, free], state[N, free], state[PHASE, free] = p, n[k], SEARCH
-            state[COUNT, free], state[AT, free] = 1, 0
-            seen[SINGLE, free] = ln_factor[k]
-            seen[SEVERAL, free] = 0.0
-            seen[TOP, free] = -1.0
-            _next(state, seen, found, free)
-            busy += state[PHASE, free] != FREE
+                waiting = 0
+        for i in range(done, changed):
+            k = lanes[i]
+            while busy == LANE:
+                busy = ask(*rounds)
+            busy += enter(
+                sums, k, n[k], dates, plain, own, weighted[k], uneven, p0 + k, places[i], ln_factor[k], held,
+                held_dates, held_looks, held_weighted, held_plain, state, seen, found, spot,
+            )  # fmt: skip
+            weighted[k] = False  # those left are asked again without the shift
         if shifted:
             for k in range(LANE):
                 if weighted[k]:
@@ -441,16 +308,18 @@ def breaks(series, looks, slope, sigma, limits, d0, lag, prior, spread, min_obs,
             for k in range(width):
                 if weighted[k] and max(best[0, k] - limits[0, n[k]], best[1, k] - limits[1, n[k]]) > 0:
                     flag[p0 + k] |= 2
-    while busy > 0:
-        busy = _round(
-        held, held_dates, held_looks, held_weighted, state, seen, found, limits, d0, wider, ln_prior, spread,
-        part_tables, work, part_out, part_odds, part_best, n_changes, whole, sizes, direction,
+    if waiting > 0:
+        busy = settle(
+            kept, kept_dates, kept_at, kept_pixel, kept_single, kept_looks, waiting, limits, d0, least_wider,
+            part_tables, work, part_out, peaks, spot, busy, held_plain, rounds,
         )  # fmt: skip
+    while busy > 0:
+        busy = ask(*rounds)
     whole, sizes = whole.reshape(-1, n_row, n_col), sizes.reshape(-1, n_row, n_col)
-    kept = 3 + max_breaks
+    end = 3 + max_breaks
     return (
         n_obs.reshape(n_row, n_col), n_changes.reshape(n_row, n_col), flag.reshape(n_row, n_col), whole[0], whole[1],
-        whole[2], sizes[0], direction.reshape(n_row, n_col), sizes[1], whole[3:kept],
-        whole[kept : kept + max_breaks], whole[kept + max_breaks :], sizes[2 : 2 + max_breaks],
+        whole[2], sizes[0], direction.reshape(n_row, n_col), sizes[1], whole[3:end],
+        whole[end : end + max_breaks], whole[end + max_breaks :], sizes[2 : 2 + max_breaks],
         sizes[2 + max_breaks :],
     )  # fmt: skip

@@ -281,7 +281,7 @@ def ratios(sums, low, n, looks, weighted, d0, tables, work, out, best):
         degrees = np.zeros(LANE, np.float32)
         for k in range(LANE):
             if n[k] > 1:
-                scatter[k] = _scatter(sums, low[k], n[k], k, looks)
+                scatter[k] = scatter_of(sums, low[k], n[k], k, looks)
                 degrees[k] = n_band * (n[k] - 1)
         _uneven(out[Z], scatter, degrees, d0, n_band, m, one)
         for i in range(m * LANE):
@@ -304,8 +304,100 @@ def ratios(sums, low, n, looks, weighted, d0, tables, work, out, best):
     return m
 
 
+@njit(nogil=True, cache=True, **VECTOR)
+def part_peaks(sums, at, n, looks, tables, work, out, best):
+    """Largest z before and from a date, and largest part of it that all bands do alike: both parts in one sweep.
+
+    sums : running sums of lanes that all have the same n dates, none weighted; at : (LANE,) int64, where a lane's
+    series is cut, 1 to n - 1, or n where it is not; looks : (band, LANE); tables, work, out : scratch, as of `ratios`;
+    best : (4, LANE) float32, filled: z of the first part, what is alike in it, both of the second. As `ratios` gives
+    them where looks are even and dates don't correlate.
+    """
+    n_band = sums.shape[1]
+    m = padded(n - 1)
+    _fill_parts(at, n, m, tables)
+    for b in range(n_band):
+        _part_shares(sums, b, at, n, m, tables[WIDER], work)
+        _ratio(work[0], tables, looks[b], m, work[1])
+        _add(work[0], work[1], m, b == 0, out)
+    share = ONE / np.float32(n_band)
+    for i in range(m * LANE):
+        out[COMMON, i] *= out[COMMON, i] * share
+    for row in range(2):
+        for i in range(m * LANE):
+            work[0, i] = out[row, i] * tables[WIDER, i]
+        for i in range(m * LANE):
+            out[row, i] -= work[0, i]
+        _largest_of(work[0], m, best[row])
+        _largest_of(out[row], m, best[2 + row])
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def _largest_of(values, m, most):
+    """The largest of the first m dates of each lane, or 0."""
+    for k in range(LANE):
+        most[k] = ZERO
+    for i in range(m):
+        for k in range(LANE):
+            most[k] = max(most[k], values[i * LANE + k])
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def _fill_parts(at, n, m, tables):
+    """`fill_uniform` of the two parts of a series of n dates, one behind the other; [WIDER]: 1 in the first, else 0."""
+    cut = np.empty(LANE, np.float32)
+    for k in range(LANE):
+        cut[k] = at[k]
+    end = np.float32(n)
+    for i in range(m):
+        date = np.float32(i + 1)
+        for k in range(LANE):
+            tables[WIDER, i * LANE + k] = ONE if date < cut[k] else ZERO
+    for i in range(m):
+        date = np.float32(i + 1)
+        for k in range(LANE):
+            tables[MUCH_BEFORE, i * LANE + k] = TWO * (date - (cut[k] if date >= cut[k] else ZERO))
+    for i in range(m):
+        date = np.float32(i + 1)
+        for k in range(LANE):
+            tables[MUCH_AFTER, i * LANE + k] = TWO * max((end if date >= cut[k] else cut[k]) - date, ZERO)
+    for i in range(m * LANE):
+        tables[BEFORE, i] = (tables[MUCH_BEFORE, i] + tables[MUCH_AFTER, i]) / max(tables[MUCH_BEFORE, i], TWO)
+    for i in range(m * LANE):
+        tables[AFTER, i] = (tables[MUCH_BEFORE, i] + tables[MUCH_AFTER, i]) / max(tables[MUCH_AFTER, i], TWO)
+    for i in range(m * LANE):
+        both = tables[MUCH_BEFORE, i] + tables[MUCH_AFTER, i]
+        tables[BARTLETT, i] = (tables[BEFORE, i] + tables[AFTER, i] - ONE) / (both * np.float32(3))
+
+
+@njit(nogil=True, cache=True, **VECTOR)
+def _part_shares(sums, b, at, n, m, first, work):
+    """`_shares` of both parts of every lane into work[0]; first : 1 in the first part, else 0."""
+    scale, each, off = np.empty(LANE), np.empty(LANE), np.empty(LANE)
+    for k in range(LANE):
+        scale[k] = 1 / sums[SUMS, b, at[k], k]
+        each[k] = 1 / np.float64(at[k])
+    for i in range(n - 1):
+        date = np.float64(i + 1)
+        for k in range(LANE):
+            work[0, i * LANE + k] = sums[SUMS, b, i + 1, k] * scale[k] - date * each[k]
+    for k in range(LANE):
+        start = sums[SUMS, b, at[k], k]
+        scale[k] = 1 / (sums[SUMS, b, n, k] - start) if at[k] < n else 0.0
+        each[k] = 1 / np.float64(n - at[k]) if at[k] < n else 0.0
+        off[k] = start * scale[k] - at[k] * each[k]
+    for i in range(n - 1):
+        date = np.float64(i + 1)
+        for k in range(LANE):
+            work[1, i * LANE + k] = sums[SUMS, b, i + 1, k] * scale[k] - date * each[k] - off[k]
+    for i in range((n - 1) * LANE):
+        work[0, i] = work[0, i] * first[i] + work[1, i] * (ONE - first[i])
+    for i in range((n - 1) * LANE, m * LANE):
+        work[0, i] = ZERO
+
+
 @njit(nogil=True, cache=True)
-def _scatter(sums, low, n, k, looks):
+def scatter_of(sums, low, n, k, looks):
     """-2 rho ln Q of a lane's segment: every date its own mean against one."""
     total = 0.0
     for b in range(sums.shape[1]):

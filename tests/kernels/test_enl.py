@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from geoalign.kernels.enl import (
     SCATTER_LOW,
@@ -136,10 +137,20 @@ def test_excess_of_a_window_is_that_of_the_image(row0, col0):
     assert whole.max() > 1
 
 
-def test_excess_is_the_median_over_dates_of_window_medians():
+def test_excess_is_the_median_over_dates_of_how_many_differences_are_large():
     rng = np.random.default_rng(12)
     series = rng.gamma(2, 1 / 2, (8, 9, 9))
     difference = np.abs(np.diff(np.log(series[:, 1:8, 1:8]), axis=0)).reshape(7, -1)
-    median = np.median(np.median(difference, axis=1))
-    wanted = (median / 0.4) ** 2 * np.exp(-2.33 / np.sqrt(7 * 49))
-    assert local_excess(series, 0.4)[3:6, 3:6] == pytest.approx(wanted, rel=0.06)
+    share = np.median((difference > 0.4).mean(axis=1))
+    wanted = (stats.norm.isf(0.25) / stats.norm.isf(share / 2)) ** 2 * np.exp(-2.33 / np.sqrt(7 * 49))
+    assert local_excess(series, 0.4)[3:6, 3:6] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.4, 20.0])
+@pytest.mark.parametrize("ratio", [1.5, 4.0, 10.0])
+def test_excess_is_the_ratio_of_variances_whatever_the_looks(looks, ratio):
+    rng = np.random.default_rng(13)
+    noise = np.log(rng.gamma(looks, 1 / looks, (25, 60, 60)))
+    noise[:, :, 20:] *= np.sqrt(ratio)
+    scene = difference_median([difference_histogram(np.exp(noise[:, :, :20]))])
+    assert np.median(local_excess(np.exp(noise), scene)[:, 26:]) == pytest.approx(ratio, rel=0.1)

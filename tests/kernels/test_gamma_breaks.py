@@ -19,6 +19,7 @@ from geoalign.kernels.gamma_lanes import (
     fill_uniform,
     interval,
     padded,
+    part_peaks,
     ratios,
 )
 from tests.naive import gamma_steps
@@ -72,6 +73,37 @@ def test_ratios_are_those_of_the_definition(n_band, low, high):
     np.testing.assert_allclose(out[Z], z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out[COMMON], alike, rtol=1e-4, atol=1e-5)
     assert list(best) == pytest.approx([z.max(), alike.max()], rel=1e-5)
+
+
+@pytest.mark.parametrize("n_band", [1, 2])
+def test_peaks_of_both_parts_are_those_of_each_alone(n_band):
+    values, n, looks = gamma((n_band, 41, LANE)).astype(float), 41, np.full((n_band, LANE), 4.4, np.float32)
+    sums = np.zeros((4, n_band, n + 1, LANE))
+    sums[SUMS, :, 1:] = np.cumsum(values, axis=1)
+    at = np.random.default_rng(2).integers(1, n + 1, LANE)
+    size = padded(n) * LANE
+    work, out, best = np.zeros((2, size), np.float32), np.zeros((3, size), np.float32), np.zeros((4, LANE), np.float32)
+    part_peaks(sums, at, n, looks, np.zeros((6, size), np.float32), work, out, best)
+    for k in range(LANE):
+        for part, (low, high) in enumerate(((0, at[k]), (at[k], n))):
+            if high - low > 1:
+                z, alike = gamma_steps(values[:, low:high, k], np.full((n_band, high - low), 4.4))
+                assert list(best[2 * part : 2 * part + 2, k]) == pytest.approx([z.max(), alike.max()], rel=1e-4)
+            else:
+                assert max(best[2 * part : 2 * part + 2, k]) < 1e-6
+
+
+@pytest.mark.parametrize(("d0", "lag"), [(np.inf, 0.0), (40.0, 0.0), (np.inf, 0.3), (40.0, 0.3)])
+def test_pixels_are_searched_alike_alone_and_among_full_lanes(d0, lag):
+    series = gamma((2, 60, 3 * LANE), seed=5)
+    series[:, 20:, ::2] *= 0.4
+    series[:, 40:, ::6] *= 0.4
+    together = run(series, d0=d0, lag=lag)
+    assert (together["n_changes"] > 1).sum() > 20
+    # lanes that are not all filled take the longer way
+    alone = [run(series[:, :, i : i + 37].copy(), d0=d0, lag=lag) for i in range(0, 3 * LANE, 37)]
+    for name, values in together.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in alone], axis=-1), values, err_msg=name)
 
 
 def test_correlated_dates_make_a_mean_as_uncertain_as_it_is():

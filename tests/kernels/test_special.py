@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from geoalign.kernels.special import chi2_sf, gammaincc, looks_of_variance, trigamma
+from geoalign.kernels.special import chi2_sf, gammaincc, looks_of_variance, normal_upper, trigamma
 
 
 @pytest.mark.parametrize("a", [0.5, 1.0, 4.5, 29.0, 150.0])
@@ -21,6 +21,11 @@ def test_trigamma_agrees_with_scipy_and_is_turned_round():
     for looks in (0.2, 1.0, 4.4, 37.0, 5000.0):
         assert trigamma(looks) == pytest.approx(special.polygamma(1, looks), rel=1e-9)
         assert looks_of_variance(trigamma(looks)) == pytest.approx(looks, rel=1e-5)
+
+
+def test_normal_quantile_agrees_with_scipy():
+    for p in (1e-9, 1e-3, 0.1, 0.26, 0.4, 0.5):
+        assert normal_upper(p) == pytest.approx(stats.norm.isf(p), rel=1e-6, abs=1e-9)
 
 
 def test_no_variance_means_endless_looks():
