@@ -49,7 +49,8 @@ class SarChange:
 
     1. The noise of each date is measured between neighbours. The log-ratio of Gaussian means just wide enough for it,
        or wider where that shows nothing, is cut on either side of its mode by Kittler and Illingworth's criterion with
-       generalised Gaussians; a side that shows no second class stays without change.
+       generalised Gaussians; a side that shows no second class stays without change. A small class counts where wider
+       means keep it, single bright points do not.
     2. From these labels the classes are learnt: how much the changed ground fell or rose, and which pairs of values
        (before, after) changed and unchanged pixels have. Every pixel, hardly smoothed, is then judged by the mean of
        two likelihood ratios: that of two gamma variables of each date's own looks, and that of the joint histograms.

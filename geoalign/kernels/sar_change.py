@@ -32,6 +32,10 @@ LAGS = (1, 2, 3, 4, 6)
 """Lags (px) at which the correlation of speckle is looked at; the last one counts as uncorrelated."""
 GUARD = 0.35
 """Share of a class's contrast that the mean around a pixel must show, lest a class spread over other ground."""
+SCATTER_PX = 2.5
+"""Widest mean (sigma, px) that change must survive to some part, where it is no wider: single bright points do not."""
+CLUMPED_GATE = 0.005
+"""Gain (nats a pixel) that is enough for a class which stays under wider means; see `first_cut`."""
 FEW = 10
 """Pixels below which a class is none."""
 
@@ -216,20 +220,46 @@ def total(parts):
 
 def first_cut(counts, spread):
     """Where the first labels begin, (8,): centre of each scale, then for the lower and the upper side the finest scale
-    at which the gate of `threshold.two_sided` opens, and the threshold there (inf where it never does).
+    at which there is a second class, and the threshold there (inf where there never is).
 
-    counts : `total` of `ratio_histograms`; spread from `noise`. The gate rises where a scale has few independent means:
-    two classes have five parameters more than one.
+    counts : `total` of `ratio_histograms`; spread from `noise`. A class is believed where it gains as much as the gate
+    of `threshold.two_sided` asks, more where a scale has few independent means (two classes have five parameters more
+    than one), unless it is scattered: gone once a narrow mean is a little wider. A small one gains little over the
+    whole image; it is believed for a share of that where it stays under wider means, as ground does and speckle does
+    not.
     """
-    fits = []
-    for k, row in enumerate(counts.reshape(len(SCALES), N_BIN)):
-        independent = max(row.sum(), 1.0) / (4 * math.pi * min(spread[2] * SCALES[k], LARGEST_SIGMA) ** 2)
-        fits.append(two_sided(row, LOW, STEP, gate=GATE + 2.5 / independent))
-    out = [fit[0] for fit in fits]
+    counts = counts.reshape(len(SCALES), N_BIN)
+    at = LOW + (np.arange(N_BIN) + 0.5) * STEP
+    means = [row.sum() / (4 * math.pi * min(spread[2] * s, LARGEST_SIGMA) ** 2) for s, row in zip(SCALES, counts)]
+    strict = [two_sided(row, LOW, STEP, gate=GATE + 2.5 / max(n, 1e-9)) for n, row in zip(means, counts)]
+    loose = [two_sided(row, LOW, STEP, gate=CLUMPED_GATE) for row in counts]
+    out = [fit[0] for fit in strict]
+
+    def held(fit, k, side):
+        """Share of the pixels beyond a threshold that are left at the next scale and the one after, and their number
+        in independent means; None at scales that have no such two."""
+        beyond = (2 * side - 1) * (at - fit[0]) > fit[1 + 12 * side]
+        here, *wider = (row[beyond].sum() for row in counts[k : k + 3])
+        if len(wider) < 2 or here == 0:
+            return None
+        return wider[0] / here, wider[1] / here, means[k] * here / counts[k].sum()
+
     for side in range(2):
-        cuts = [fit[1 + 12 * side] for fit in fits]
-        scale = next((k for k, cut in enumerate(cuts) if np.isfinite(cut)), 0)
-        out += [scale, cuts[scale]]
+        scale, threshold = 0, np.inf
+        for k in range(len(SCALES)):
+            sure, maybe = strict[k][1 + 12 * side], loose[k][1 + 12 * side]
+            if np.isfinite(sure):
+                left = held(strict[k], k, side)
+                # of a small patch under much speckle little is left as well: only narrow means tell that
+                if left is None or left[1] >= 0.1 or spread[2] * SCALES[k + 2] > SCATTER_PX:
+                    scale, threshold = k, sure
+                    break
+            elif np.isfinite(maybe):
+                left = held(loose[k], k, side)
+                if left is not None and left[0] > 0.6 and left[1] > 0.3 and left[2] > 6:
+                    scale, threshold, out[k] = k, maybe, loose[k][0]
+                    break
+        out += [scale, threshold]
     return np.array(out)
 
 

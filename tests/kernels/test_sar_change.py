@@ -4,7 +4,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import polygamma
 from scipy.stats import gamma, norm
 
+from geoalign.kernels.log_ratio import LOW, N_BIN, STEP
 from geoalign.kernels.sar_change import (
+    CLUMPED_GATE,
     LEVELS,
     evidence,
     first_cut,
@@ -23,6 +25,7 @@ from geoalign.kernels.sar_change import (
     speckle_of_pair,
     total,
 )
+from geoalign.kernels.threshold import GATE, two_sided
 
 
 def pair(looks=(4, 4), shape=(150, 160), db=0.0, seed=0, sigma=0.0):
@@ -143,3 +146,34 @@ def test_a_prior_moves_the_probability_by_its_odds():
     rare = posterior(odds, labels, 0.1, 0.01, 1.0)
     ratio = (rare / (1 - rare)) / (same / (1 - same))
     np.testing.assert_allclose(ratio, (0.01 / 0.99) / (0.1 / 0.9), rtol=1e-4)
+
+
+def pyramid(shares, n=40_000, place=-1.6, seed=0):
+    """Histograms of a log-ratio whose noise shrinks with the scale, with a class of so large a share at each."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for k, share in enumerate(shares):
+        few = int(share * n)
+        values = np.concatenate([rng.laplace(0, 0.21 / 1.5**k, n - few), rng.normal(place, 0.3, few)])
+        rows.append(np.histogram(values, N_BIN, (LOW, LOW + N_BIN * STEP))[0])
+    return np.array(rows, float).ravel()
+
+
+@pytest.mark.parametrize("sigma", [0.8, 1.3])
+def test_a_small_class_is_believed_where_wider_means_keep_it(sigma):
+    spread = np.array([0.3, 0.3, sigma, -5.0, 0.0])
+    ground, tail = pyramid((0.005, 0.004, 0.003, 0.001)), pyramid((0.005, 0.0005, 0.0, 0.0))
+    gain = two_sided(ground[:N_BIN], LOW, STEP, gate=-9.0)[2]
+    assert CLUMPED_GATE < gain < GATE  # too little by itself
+    scale, threshold = first_cut(ground, spread)[4:6]
+    assert scale == 0
+    assert 1.0 < threshold < 1.6
+    assert np.isinf(first_cut(tail, spread)[5])
+
+
+def test_single_points_are_no_class_however_bright():
+    """Plain at first, gone under a narrow mean a little wider; under wide ones that may be a small patch."""
+    points = pyramid((0.02, 0.002, 0.0, 0.0), place=-2.5)
+    assert two_sided(points[:N_BIN], LOW, STEP, gate=GATE)[1] < np.inf
+    assert np.isinf(first_cut(points, np.array([0.3, 0.3, 0.7, -5.0, 0.0]))[5])
+    assert np.isfinite(first_cut(points, np.array([0.3, 0.3, 1.3, -5.0, 0.0]))[5])
