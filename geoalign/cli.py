@@ -148,6 +148,9 @@ def demo(
     _table("Alignment: residual against the true warp", accuracy["registration"], REGISTRATION_COLUMNS)
     _table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
     _run_summary(result)
+    latest = folder / "out" / "latest"
+    _out(f"next      open {latest / 'report.html'} in a browser, {latest / 'layers' / 'flood-sar' / 'changes.qlr'} in QGIS,")
+    _out(f"          geoalign explore {folder}   (pip install '.[viz]' first)")
     return _demo_code(result)
 
 
@@ -645,8 +648,8 @@ def _run_summary(result):
         _table("scenes left out", result.skipped)
     for name, reason in result.failed.items():
         _say(f"{name} failed: {reason}")
-    for name in result.layers:
-        _out(f"layers    {result.folder / 'layers' / name}")
+    if result.layers:
+        _out(f"layers    {result.folder / 'layers'}: {', '.join(result.layers)}")
     _out(f"manifest  {result.manifest}")
     if result.report:
         _out(f"report    {result.report}")

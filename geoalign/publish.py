@@ -106,7 +106,7 @@ def _point(output, final):
 
 
 def resolve(folder) -> Path:
-    """The folder of a run: given itself, or an OUTPUT folder, whose latest run is meant."""
+    """The folder of a run: given itself, or an OUTPUT folder, whose latest run is meant, or the folder of OUTPUT `out`."""
     folder = Path(folder)
     if (folder / "manifest.json").is_file():
         return folder.resolve()
@@ -114,6 +114,8 @@ def resolve(folder) -> Path:
     target = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else pointer
     if (target / "manifest.json").is_file():
         return target.resolve()
+    if (folder / "out").is_dir():  # the demo's folder, or a site's
+        return resolve(folder / "out")
     raise StateError(
         f"{folder} holds no run: there is no manifest.json in it, nor in {LATEST}. Give the folder of a run."
     )

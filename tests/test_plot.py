@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.quiver import Quiver, QuiverKey
 from PIL import Image
 
-from geoalign import Affine, Alignment, Match, Shift, StackError, new_changes, new_stack, plot
+from geoalign import Affine, Alignment, Match, Shift, StackError, accuracy, new_changes, new_stack, plot
 from geoalign.types.alignment import REPORT_COLUMNS, TIE_POINT_COLUMNS
 from tests.worlds import geobox
 
@@ -58,7 +58,7 @@ def test_the_scale_bar_has_a_round_length():
 
 
 def test_a_large_layer_is_reduced_without_losing_a_pixel(monkeypatch):
-    monkeypatch.setattr(plot, "LONGEST", 13)
+    monkeypatch.setattr(plot.sheet, "LONGEST", 13)
     figure = plot.change_dates(made(place=(7, 11)).chunk({"y": 7, "x": 9}))
     dates = np.ma.filled(images(figure)[-1].get_array().astype(float), np.nan)
     assert max(dates.shape) <= 13
@@ -207,3 +207,19 @@ def test_a_histogram_has_a_bar_a_date():
 
 def test_a_figure_shows_itself_without_pyplot():
     assert plot.date_histogram({"2024-05-01": 3})._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_reliability_diagram_shows_what_was_said_and_what_happened():
+    rng = np.random.default_rng(0)
+    said = rng.random(20_000)
+    figure = plot.reliability(accuracy.reliability(said, rng.random(said.size) < said), prior=0.5)
+    upper, lower = figure.axes
+    points = next(line for line in upper.lines if line.get_marker() == "o")
+    x, y = points.get_data()
+    assert len(x) == 10
+    assert np.abs(x - y).max() < 0.05
+    low, high = (np.array([s[k][1] for s in upper.collections[0].get_segments()]) for k in (0, 1))
+    assert ((low < x) & (x < high)).mean() > 0.7
+    assert sum(bar.get_height() for bar in lower.patches) == said.size
+    nothing = plot.reliability(accuracy.reliability(np.zeros(5), np.zeros(5, bool)))
+    assert nothing.axes[0].lines[1].get_ydata().tolist() == [0]

@@ -28,6 +28,20 @@ FIELDS = {
 """Field of `changes.gpkg` -> what it says."""
 
 
+EXTRAS = {
+    "date_end": "when it was over; none where it stays",
+    "date_peak": "acquisition of its flood on which most of the scene was flooded",
+    "date_confirmed": "observation that confirmed it",
+    "date_completed": "when what came in its place was complete",
+    "noise": "standard deviation of what was followed, where nothing changes",
+    "n_changes": "changes found in the whole series",
+    "break_date": "first changed observation of each change",
+    "break_magnitude": "size of each change",
+    "break_probability": "probability of each change",
+}
+"""Layers that some detectors add -> what they hold, where the layer itself does not say."""
+
+
 def write_readme(folder, changes, layers: list[Layer], frame=None) -> Path:
     """Write README.md, for who opens the folder in a year and does not know geoalign.
 
@@ -48,10 +62,12 @@ def write_readme(folder, changes, layers: list[Layer], frame=None) -> Path:
         "|---|---|---|---|---|",
     ]
     for layer in layers:
+        name = Path(layer.file).stem
+        title = EXTRAS.get(name, layer.title) if layer.title == name else layer.title
         unit = "" if layer.units in ("1", layer.title) else _plain(layer.units)
         codes = "; ".join(f"{value} {name.replace('_', ' ')}" for value, name in _codes(layer.attrs))
         bands = f", a band for each {layer.dim}" if layer.dim else ""
-        lines.append(f"| {layer.file} | {_plain(layer.title)}{bands} | {unit} | {layer.nodata:g} | {codes} |")
+        lines.append(f"| {layer.file} | {_plain(title)}{bands} | {unit} | {layer.nodata:g} | {codes} |")
     if frame is not None:
         lines += ["", "| field of changes.gpkg | what |", "|---|---|"]
         lines += [f"| {name} | {FIELDS.get(name, '')} |" for name in frame.columns if name != frame.geometry.name]

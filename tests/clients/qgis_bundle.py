@@ -1,10 +1,10 @@
 """What a real QGIS makes of one layer's folder: run by the Python that has QGIS, prints JSON.
 
-    QT_QPA_PLATFORM=offscreen python3 tests/clients/qgis_bundle.py FOLDER [PICTURE.png]
+    QT_QPA_PLATFORM=offscreen python3 tests/clients/qgis_bundle.py FOLDER [PICTURE.png [SCENE.tif]]
 
 Opens `changes.qlr` as a user would by double click, and every raster by itself; says of each layer whether it is
 valid, its CRS, renderer, classes, extent and temporal properties, and of the polygons how many there are, their fields
-and whether each lies on pixels that changed. PICTURE: all layers of the project drawn together.
+and whether each lies on pixels that changed. PICTURE: all layers of the project drawn together, or the polygons over a scene.
 """
 
 import json
@@ -127,7 +127,8 @@ def main():
     report["gpkg"] = told(alone)
     report["played"] = played(vectors[0]) if vectors else None
     if len(sys.argv) > 2:
-        draw(tree, sys.argv[2])
+        scene = [QgsRasterLayer(path, "scene") for path in sys.argv[3:]]
+        draw([*vectors, *scene] if scene else tree, sys.argv[2])
     sys.stdout.write(json.dumps(report) + "\n")
     sys.stdout.flush()
     # taking QGIS down in order crashes in some of its versions
