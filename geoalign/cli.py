@@ -149,7 +149,8 @@ def demo(
     _table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
     _run_summary(result)
     latest = folder / "out" / "latest"
-    _out(f"next      open {latest / 'report.html'} in a browser, {latest / 'layers' / 'flood-sar' / 'changes.qlr'} in QGIS,")
+    _out(f"next      open {latest / 'report.html'} in a browser, or in QGIS")
+    _out(f"          {latest / 'layers' / 'flood-sar' / 'changes.qlr'}; or look around:")
     _out(f"          geoalign explore {folder}   (pip install '.[viz]' first)")
     return _demo_code(result)
 

@@ -106,7 +106,7 @@ def _point(output, final):
 
 
 def resolve(folder) -> Path:
-    """The folder of a run: given itself, or an OUTPUT folder, whose latest run is meant, or the folder of OUTPUT `out`."""
+    """The folder of a run: given itself, or OUTPUT, whose latest run is meant, or the folder of an OUTPUT named out."""
     folder = Path(folder)
     if (folder / "manifest.json").is_file():
         return folder.resolve()

@@ -111,7 +111,8 @@ def need() -> None:
         import panel  # noqa: F401
     except ImportError as err:
         raise GeoalignError(
-            f"the explorer needs panel and bokeh ({err.name} is missing): pip install 'geoalign[viz]'."
+            f"the explorer needs panel and bokeh ({err.name} is missing): pip install 'geoalign[viz]', in a checkout "
+            "pip install '.[viz]'."
         ) from err
     if int(bokeh.__version__.split(".")[0]) < 3:
         raise GeoalignError(f"the explorer needs bokeh 3 or later, found {bokeh.__version__}: pip install -U bokeh.")

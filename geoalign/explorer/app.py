@@ -94,7 +94,7 @@ class Explorer(pn.viewable.Viewer):
     def _page(self):
         heading = (
             f"<h2>{escape(self.site.title)}</h2><p class=soft>Click a pixel or a polygon. Arrow keys: time; [ and ]: "
-            "swipe; wheel: zoom. × masked, | not observed, grey: expected, dashed: had nothing changed.</p>"
+            "swipe; wheel: zoom. × masked, | not observed, grey: model between breaks, dashed: had nothing changed.</p>"
         )
         outlines = pn.Column(pn.Spacer(height=18), self.outlines)
         bar = pn.FlexBox(self.choose, self.stack, self.what, self.opacity, outlines, self.other)

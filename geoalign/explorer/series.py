@@ -57,7 +57,7 @@ class Series:
             fill(data, frame, breaks)
             wide = (frame["time"].max() - frame["time"].min()) / 40 + pd.Timedelta(days=2)
             self.range.update(start=frame["time"].min() - wide, end=frame["time"].max() + wide)
-            low, high = (f(frame[["value", "masked", "model"]].to_numpy(float)) for f in (_low, _high))
+            low, high = (f(frame[["value", "masked", "model", "expected"]].to_numpy(float)) for f in (_low, _high))
             plot.y_range.update(start=low - 0.08 * (high - low), end=high + 0.08 * (high - low))
 
     def now(self, stamp):
@@ -79,18 +79,22 @@ def empty():
 
 
 def fill(data, frame, breaks):
-    """One panel: used, masked and missing observations, model before the change and carried on, breaks."""
+    """One panel: used, masked and missing observations, the model of each stretch, the first carried on, breaks."""
     used = frame[frame["used"]]
     masked = frame[frame["masked"].notna()].assign(value=lambda f: f["masked"])
     lost = frame[~frame["used"] & frame["masked"].isna()]
     seen = pd.concat([used["value"], masked["value"]])
     floor = float(seen.min()) if len(seen) else 0.0
-    first = breaks["date"].min() if len(breaks) else pd.NaT
-    model = frame[["time", "model", "scene"]].rename(columns={"model": "value"}).dropna(subset=["value"])
-    before = model if pd.isna(first) else model[model["time"] < first]
-    after = model.iloc[:0] if pd.isna(first) else model[model["time"] >= first]
-    for name, part in (("used", used), ("masked", masked), ("lost", lost.assign(value=floor)), ("model", before),
-                       ("rest", pd.concat([before.iloc[-1:], after]))):  # fmt: skip
+    model = frame[["time", "model", "scene"]].rename(columns={"model": "value"})
+    # a stretch ends at its break: no line from one model to the next
+    cuts = np.searchsorted(model["time"], breaks["date"])
+    gaps = model.iloc[cuts[(cuts > 0) & (cuts < len(model))]].assign(value=np.nan)
+    model = pd.concat([gaps, model]).sort_values("time", kind="stable")
+    rest = frame[["time", "expected", "scene"]].rename(columns={"expected": "value"}).dropna(subset=["value"])
+    last = frame[["time", "model", "scene"]].rename(columns={"model": "value"})
+    last = last[last["time"] < rest["time"].min()].dropna(subset=["value"]).iloc[-1:] if len(rest) else last.iloc[:0]
+    for name, part in (("used", used), ("masked", masked), ("lost", lost.assign(value=floor)), ("model", model),
+                       ("rest", pd.concat([last, rest]))):  # fmt: skip
         data[name].data = (
             empty()
             | {key: part[key].to_numpy() for key in ("time", "value", "scene")}

@@ -18,8 +18,9 @@ from geoalign.types.changes import STATUS, WHY_TEXT, why_names
 class PixelStory:
     """What is known of one pixel.
 
-    panels : name of a band or index -> DataFrame (a row a scene: time, scene, value, masked, used, model), SAR in dB.
-        `masked` is what a mask took out, where that is known; `model` what the detector expected, where it can be told
+    panels : name of a band or index -> DataFrame (a row a scene: time, scene, value, masked, used, model, expected),
+        SAR in dB. `masked` is what a mask took out, where that is known; `model` the fit between the breaks that the
+        detector found, `expected` that of before the first one carried on
     breaks : DataFrame: date, date_after, date_by, magnitude, probability
     facts : the layers at the pixel; words : the evidence in sentences
     """
@@ -56,11 +57,16 @@ def pixel_story(site: Site, layer: LayerView | None, row: int, col: int, *, stac
         taken = np.isnan(values) & np.isfinite(unmasked)
         frame = pd.DataFrame({"time": view.time, "scene": view.scenes, "value": values,
                               "masked": np.where(taken, unmasked, np.nan), "used": np.isfinite(values)})  # fmt: skip
-        frame["model"] = _model(layer, name, frame, breaks)
+        frame["model"], frame["expected"] = _model(layer, name, frame, breaks, _ends(facts))
         panels[name] = frame
     x, y = view.transform * (col + 0.5, row + 0.5)
     words = pixel_words(layer, facts, breaks, next(iter(panels.items())) if panels else None)
     return PixelStory(row, col, float(x), float(y), panels, breaks, facts, words)
+
+
+def _ends(facts):
+    """When a change at a pixel was over."""
+    return [facts["date_end"]] if "date_end" in facts and not np.isnat(facts["date_end"]) else []
 
 
 _INDEX_OF = {
@@ -105,12 +111,13 @@ def _breaks(facts) -> pd.DataFrame:
     rows = []
     if facts and 1 <= int(facts["status"]) <= 4 and not np.isnat(facts["date"]):
         rows.append({name: facts[name] for name in ("date", "date_after", "date_by", "magnitude", "probability")})
-    nothing = np.full(np.size(facts.get("break_date", ())), np.nan)
-    for date, size, p in zip(np.atleast_1d(facts.get("break_date", ())), facts.get("break_magnitude", nothing),
-                             facts.get("break_probability", nothing)):  # fmt: skip
+    dates = np.atleast_1d(facts.get("break_date", ()))
+    nothing, never = np.full(dates.size, np.nan), np.full(dates.size, np.datetime64("NaT", "ns"))
+    others = (facts.get("break_after", never), facts.get("break_by", never), facts.get("break_magnitude", nothing),
+              facts.get("break_probability", nothing))  # fmt: skip
+    for date, after, by, size, p in zip(dates, *others):
         if not np.isnat(date) and not any(r["date"] == date for r in rows):
-            rows.append({"date": date, "date_after": np.datetime64("NaT", "ns"), "date_by": np.datetime64("NaT", "ns"),
-                         "magnitude": size, "probability": p})  # fmt: skip
+            rows.append({"date": date, "date_after": after, "date_by": by, "magnitude": size, "probability": p})
     columns = ["date", "date_after", "date_by", "magnitude", "probability"]
     frame = pd.DataFrame(rows, columns=columns).sort_values("date", ignore_index=True)
     for name in columns[:3]:
@@ -118,25 +125,45 @@ def _breaks(facts) -> pd.DataFrame:
     return frame
 
 
-def _model(layer, name, frame, breaks):
-    """What was to be expected had nothing changed: from what lies before the first break, carried on; NaN without.
+def _model(layer, name, frame, breaks, ends=()):
+    """The model between the breaks that the detector found, and what was to be expected had nothing changed.
 
-    Season and trend by the robust regression of `harmonic_cusum`; the median where less than 0.8 of a year was seen
-    before the break, which no season can be told from, and for backscatter unless its detector was given an order.
+    ends : times at which a change was over, further breaks
+    Returns two arrays along time: the fit of each stretch, and that of the first stretch carried on past its break
+    (NaN before). NaN where the detector tells nothing, or too little was seen.
     """
-    from geoalign.kernels.harmonic import choose_order, predict, regressors, robust_fit
-
     time, y = frame["time"].to_numpy(), frame["value"].to_numpy(float)
-    first = time < breaks["date"].min().to_datetime64() if len(breaks) else np.ones(time.size, bool)
-    use = first & np.isfinite(y)
-    n = int(use.sum())
-    if layer is None or n < 3:
-        return np.full(time.size, np.nan)
+    model, expected = np.full(time.size, np.nan), np.full(time.size, np.nan)
+    if layer is None:
+        return model, expected
+    cuts = np.unique(np.array([*breaks["date"].to_numpy(), *ends], "datetime64[ns]"))
+    stretch = np.searchsorted(cuts[~np.isnat(cuts)], time, side="right")
     order = options_of(layer.detector).get("order")
     if order is None:
         order = None if name in ("vv", "vh", "hh", "hv") else 2
+    for k in range(stretch.max() + 1):
+        inside = stretch == k
+        use = inside & np.isfinite(y)
+        if use.sum() < (3 if k == 0 else 1):
+            continue
+        line = _fit(time, y, use, order)
+        model[inside] = line[inside]
+        if k == 0:
+            expected[~inside] = line[~inside]
+    return model, expected
+
+
+def _fit(time, y, use, order):
+    """A season and trend through the values that are used, at all times.
+
+    The robust regression of the harmonic detectors, with their choice of order; the median where less than 0.8 of a
+    year was seen, which no season can be told from, and for backscatter unless its detector was given an order.
+    """
+    from geoalign.kernels.harmonic import choose_order, predict, regressors, robust_fit
+
+    n = int(use.sum())
     years = (time - np.datetime64("2000-01-01", "ns")) / np.timedelta64(1, "D") / 365.25
-    p = 0 if order is None or np.ptp(years[use]) < 0.8 else choose_order(n, int(order))
+    p = 0 if order is None or n < 3 or np.ptp(years[use]) < 0.8 else choose_order(n, int(order))
     if p:
         x = regressors(years - np.floor(years[0]), int(order))
         keep, inverse, beta = np.empty(n), np.zeros((p, p)), np.zeros(p)
@@ -173,13 +200,25 @@ def pixel_words(layer, facts, breaks, panel=None) -> list[str]:
         if "date_end" in facts and not np.isnat(facts["date_end"]):
             words.append(f"It had ended by {_day(facts['date_end'])}.")
         if len(breaks) > 1:
-            words.append(f"{len(breaks)} breaks were found in the series; the strongest is told of.")
+            words += _every_break(breaks)
         words.append(f"{n} observations could be used.")
     words.append(weigh)
     doubts = [WHY_TEXT[name] for name in why_names(facts["why"])]
     if doubts:
         words.append(f"Doubtful because: {', '.join(doubts)}.")
     return words
+
+
+def _every_break(breaks):
+    """One sentence of all breaks: when each came, between which days, how large and how sure."""
+    told = []
+    for row in breaks.itertuples():
+        between = "" if pd.isna(row.date_after) or pd.isna(row.date_by) else (
+            f" (after {_day(row.date_after)}, by {_day(row.date_by)})")  # fmt: skip
+        size = "" if pd.isna(row.magnitude) else f", {row.magnitude:+.2f}"
+        sure = "" if pd.isna(row.probability) else f", p {row.probability:.2f}"
+        told.append(f"{_day(row.date)}{between}{size}{sure}")
+    return [f"{len(breaks)} breaks in the series: {'; '.join(told)}. The surest is told of above."]
 
 
 def _before_after(panel, date):

@@ -4,7 +4,8 @@
 
 Opens `changes.qlr` as a user would by double click, and every raster by itself; says of each layer whether it is
 valid, its CRS, renderer, classes, extent and temporal properties, and of the polygons how many there are, their fields
-and whether each lies on pixels that changed. PICTURE: all layers of the project drawn together, or the polygons over a scene.
+and whether each lies on pixels that changed. PICTURE: all layers of the project drawn
+together, or the polygons over a scene.
 """
 
 import json

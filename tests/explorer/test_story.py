@@ -80,10 +80,12 @@ def test_a_pixel_tells_its_change_its_masked_observations_and_what_was_expected(
     assert frame["masked"][::7].notna().all()
     assert frame["masked"].notna().sum() == len(frame[::7])
     assert told.breaks["date"].tolist() == [pd.Timestamp(TIME[BREAK])]
-    # the model is of before the change, carried on: what would have been without it
-    before, after = frame["model"][:BREAK] - frame["value"][:BREAK], frame["model"][BREAK:] - frame["value"][BREAK:]
-    assert abs(before.median()) < 0.02
-    assert after.median() == pytest.approx(0.4, abs=0.05)
+    # the model follows each stretch; that of the first is carried on: what would have been without the change
+    off = frame["model"] - frame["value"]
+    assert abs(off[:BREAK].median()) < 0.02
+    assert abs(off[BREAK:].median()) < 0.02
+    assert frame["expected"][:BREAK].isna().all()
+    assert (frame["expected"] - frame["value"])[BREAK:].median() == pytest.approx(0.4, abs=0.05)
     words = " ".join(told.words)
     assert f"first seen on {TIME[BREAK]}" in words
     assert "NDVI went from" in words
@@ -93,9 +95,30 @@ def test_a_pixel_tells_its_change_its_masked_observations_and_what_was_expected(
 def test_no_season_is_read_into_a_short_history(site):
     told = story.pixel_story(site, layer_of(site), 6, 12)
     frame = told.panels["ndvi"].iloc[BREAK - 20 :].reset_index(drop=True)
-    model = story._model(layer_of(site), "ndvi", frame, told.breaks)
+    model, expected = story._model(layer_of(site), "ndvi", frame, told.breaks)
     before = frame["value"][:20].dropna()
-    np.testing.assert_allclose(model, before.median())
+    np.testing.assert_allclose(model[:20], before.median())
+    np.testing.assert_allclose(expected[20:], before.median())
+
+
+def test_every_break_of_a_pixel_has_its_interval_and_its_model():
+    time = np.arange("2010-01-01", "2022-01-01", 16, "datetime64[D]")
+    first, second = 90, 180
+    season = 0.5 + 0.1 * np.cos(2 * np.pi * np.arange(time.size) * 16 / 365.25)
+    ndvi = season[:, None, None] + np.random.default_rng(0).normal(0, 0.02, (time.size, 2, 2))
+    ndvi[first:second] -= 0.2
+    stack = geoalign.new_stack({"ndvi": ndvi}, time, geobox=geobox((2, 2)))
+    site = site_of(stack, geoalign.detect(stack, "breaks"))
+    told = story.pixel_story(site, layer_of(site), 0, 1)
+    assert told.breaks["date"].tolist() == [pd.Timestamp(time[first]), pd.Timestamp(time[second])]
+    assert (told.breaks["date_after"] < told.breaks["date"]).all()
+    assert (told.breaks["date_by"] >= told.breaks["date"]).all()
+    words = " ".join(told.words)
+    assert "2 breaks in the series" in words
+    assert str(told.breaks["date_after"][0].date()) in words
+    frame = told.panels["ndvi"]
+    for part in (slice(0, first), slice(first, second), slice(second, None)):
+        assert abs((frame["model"] - frame["value"])[part].median()) < 0.02
 
 
 def test_a_stable_and_an_unseen_pixel_are_told_apart(site):
