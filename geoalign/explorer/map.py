@@ -40,6 +40,7 @@ window.geoalign_keys = (e) => {
   const path = e.composedPath(), at = path[0]
   if (e.defaultPrevented || e.ctrlKey || e.altKey || e.metaKey) return
   if (at.isContentEditable || /^(INPUT|SELECT|TEXTAREA)$/.test(at.tagName)) return
+  if (at.getAttribute && at.getAttribute("role") === "slider") return  // which moves by itself
   // beside other things, as in a notebook, the keys are the explorer's only where the pointer or the focus is
   const within = (one) => one.classList && one.classList.contains("geoalign-explorer")
   const over = [...document.querySelectorAll(":hover")].some(within) || path.some(within)

@@ -85,12 +85,15 @@ class Registration:
         self.view_of = self.site.stacks[self.stack.value]
         self.stretch = picture.stretch_for(self.site, self.view_of)
         report = self.view_of.alignment.report
-        known = [s for s in self.view_of.scenes if s in set(report["scene"].astype(str))]
+        self.given = self.view_of.as_delivered()
+        times = dict(zip(self.given.scenes, self.given.time)) | dict(zip(self.view_of.scenes, self.view_of.time))
+        self.times = {name: times[name] for name in sorted(times, key=times.get)}
+        known = [s for s in self.times if s in set(report["scene"].astype(str))]
         self.known = known
         worst = report.set_index(report["scene"].astype(str))["cv_px"].astype(float)
         start = worst.reindex(known).fillna(-1).argmax() if known else 0
         self.scene.update(end=max(len(known) - 1, 1), value=int(start))
-        _fill_drift(self.drift_data, report, dict(zip(self.view_of.scenes, self.view_of.time)))
+        _fill_drift(self.drift_data, report, self.times)
         self.table.object = _left_out(report, self.site.skipped, self.stack.value)
         self._scene()
 
@@ -103,8 +106,11 @@ class Registration:
         view, name = self.view_of, self.known[int(self.scene.value)]
         window = picture.window_for(view.shape)
         aligned = self.way.value == "aligned"
-        k, r = view.scenes.index(name), self._reference()
-        moving = picture.picture(view, k, window, self.stretch, aligned=aligned, masked=False)
+        r = self._reference()
+        # one that was left out is not among the aligned: it is shown as it was delivered
+        of = view if name in view.scenes else self.given
+        k = of.scenes.index(name)
+        moving = picture.picture(of, k, window, self.stretch, aligned=aligned, masked=False)
         still = picture.picture(view, r, window, self.stretch, masked=False)
         over = {"scene": moving, "reference": still, "checkerboard": checkerboard(still, moving)}[self.look.value]
         self.map.show(still, still, window, 0)
@@ -114,7 +120,7 @@ class Registration:
         self._tie_points(name)
         row = view.alignment.report
         row = row[row["scene"].astype(str) == name].iloc[0]
-        self.scene.title = f"scene: {name} of {str(view.time[k])[:10]}"
+        self.scene.title = f"scene: {name} of {str(self.times[name])[:10]}"
         self.words.object = scene_words(row, view.scenes[r])
 
     def _tie_points(self, name):

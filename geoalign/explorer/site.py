@@ -72,6 +72,10 @@ class SceneView:
         bad = report[report["status"].isin(["failed", "rejected"])]
         return dict(zip(bad["scene"].astype(str), bad["reason"].astype(str)))
 
+    def as_delivered(self) -> SceneView:
+        """The scenes before alignment, those that could not be aligned among them; itself where they are not known."""
+        return self if self.files or self.delivered is None else replace(self, source=self.delivered, delivered=None)
+
     def ends(self) -> tuple[int, int]:
         """Two scenes to begin with: the clearest of the first third of the series and of the last."""
         n = len(self.scenes)

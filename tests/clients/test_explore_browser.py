@@ -53,10 +53,16 @@ def address(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(address, tmp_path_factory):
+def driver():
+    with playwright.sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def opened(driver, address, tmp_path_factory):
     playwright.expect.set_options(timeout=30_000)
     profile = tmp_path_factory.mktemp("profile")
-    with playwright.sync_playwright() as driver, browser(driver, profile, width=1340, height=1130) as (page, seen):
+    with browser(driver, profile, width=1340, height=1130) as (page, seen):
         start = time.perf_counter()
         page.goto(address[0])
         page.locator(".geoalign-map").first.wait_for()
@@ -127,7 +133,7 @@ def test_a_click_on_a_pixel_shows_its_series_and_the_evidence(page, polygon):
     click_at(page, x, y)
     col, row = (int(v) for v in ~site.first.transform * (x, y))
     playwright.expect(page.get_by_text(f"row {row}, column {col}")).to_be_visible()
-    playwright.expect(page.get_by_text("first seen on")).to_be_visible()
+    playwright.expect(page.get_by_text(": first seen on")).to_be_visible()
     playwright.expect(page.get_by_text("observations could be used")).to_be_visible()
 
 
@@ -188,3 +194,55 @@ def test_the_registration_can_be_judged(page):
     page.wait_for_timeout(1500)
     keep(page, "registration")
     playwright.expect(page.get_by_text("Left out")).to_be_visible()
+
+
+REJECTING = """
+import numpy as np, xarray as xr, geoalign
+from geoalign.explorer.app import start
+
+made = geoalign.simulate(size=128, seed=2, sensors=("sar",), n_sar=6, events=(), misregistration_px=1.0)
+stack = made.sar.compute()
+odd = stack.isel(time=[2]).map(lambda band: band[:, ::-1, ::-1])
+odd = odd.assign_coords(scene=("time", ["UPSIDE_DOWN"]), time=odd.time.values + np.timedelta64(3, "D"))
+odd = odd.assign_coords(y=stack.y, x=stack.x)
+stack = xr.concat([stack, odd], "time", combine_attrs="drop_conflicts").sortby("time")
+alignment = geoalign.coregister(stack)
+print(alignment.report.set_index("scene").reason["UPSIDE_DOWN"], flush=True)
+aligned = alignment.apply(stack)
+page = lambda: geoalign.explore(aligned, alignment=alignment, delivered=stack)
+start(page, port=0, address="127.0.0.1", browser=False, ready=lambda a: print(a, flush=True))
+"""
+
+
+def test_a_rejected_scene_is_shown_with_its_reason(driver, tmp_path):
+    expect = playwright.expect
+    expect.set_options(timeout=30_000)
+    command = [sys.executable, "-c", REJECTING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            reason, address = (process.stdout.readline().strip() for _ in range(2))
+            assert reason
+            with browser(driver, tmp_path / "profile", height=1100) as (page, seen):
+                page.goto(address)
+                page.get_by_text("Registration", exact=True).click()
+                row = page.get_by_role("row").filter(has_text="UPSIDE_DOWN")
+                expect(row).to_contain_text("rejected")
+                expect(row).to_contain_text(reason[:60])
+                # it can be looked at as it was delivered, and its points with why each was refused
+                handle = page.locator(".noUi-handle").last
+                handle.focus()
+                for _ in range(7):
+                    page.keyboard.press("ArrowRight")
+                title = page.locator(".bk-slider-title").filter(has_text="scene:")
+                for _ in range(7):
+                    if "UPSIDE_DOWN" in title.inner_text():
+                        break
+                    page.keyboard.press("ArrowLeft")
+                    page.wait_for_timeout(700)
+                expect(title).to_contain_text("UPSIDE_DOWN")
+                expect(page.locator("h3", has_text="UPSIDE_DOWN: rejected")).to_be_visible()
+                keep(page, "rejected")
+                assert seen.errors == []
+                assert seen.strangers() == set()
+        finally:
+            process.terminate()
