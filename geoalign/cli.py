@@ -208,10 +208,19 @@ def _simulate_monitoring(folder, size, seed, json) -> int:
 @app.command()
 def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
     """Say what files hold and what would be applied to them: product, bands, CRS, dates, scale, masks, doubts."""
+    from geoalign.errors import NoUsableData
     from geoalign.io import open_stack
+    from geoalign.io.refused import holds
     from geoalign.record import crs_text
 
-    stack = open_stack(path, product=product)
+    if log.level > logging.DEBUG:
+        log.setLevel(logging.ERROR)  # what was left out and what is doubtful is the answer itself
+    try:
+        stack = open_stack(path, product=product)
+    except NoUsableData:
+        for name, told in holds(path):
+            _out(f"{name}: {told}")
+        raise
     applied = {r.get("scene"): r for r in jsonlib.loads(stack.attrs.get("applied", "[]"))}
     skipped = jsonlib.loads(stack.attrs.get("skipped", "[]"))
     box = stack.odc.geobox
@@ -236,9 +245,14 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
     same, rows = _shared([_without(s, "paths", "source") for s in scenes])
     for name, value in same.items():
         _out(f"all   {name}: {_short(value)}")
-    _table(f"{len(scenes)} scenes", rows)
+    rows = [_without(row, "orbit") if row.get("orbit") == -1 else row for row in rows]
+    _table(f"{len(scenes)} scene{'' if len(scenes) == 1 else 's'}", rows)
     if skipped:
         _table("can't be used", skipped)
+        known = dict(holds(path))
+        for record in skipped:
+            if Path(record["path"]).name in known:
+                _out(f"{Path(record['path']).name}: {known[Path(record['path']).name]}")
     return 3 if skipped else 0
 
 

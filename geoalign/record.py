@@ -42,7 +42,10 @@ def summary(changes) -> dict[str, Any]:
 def crs_text(geobox) -> str:
     """EPSG code of a grid where it has one, else its name."""
     code = geobox.crs.to_epsg()
-    return f"EPSG:{code}" if code else str(geobox.crs.proj.name)
+    if code:
+        return f"EPSG:{code}"
+    name, way = str(geobox.crs.proj.name), geobox.crs.proj.coordinate_operation
+    return name if name != "unnamed" or way is None else f"{way.method_name} (no EPSG code)"
 
 
 def _count_dates(dates) -> dict[str, int]:

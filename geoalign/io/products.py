@@ -333,4 +333,7 @@ def _doubts(known, band, profile, facts, calibrated):
             share = float((known == value).mean())
             if share >= 0.02:
                 notes.append(f"{DOUBT}{share:.0%} of {band} are {value} and no nodata is declared: taken as values")
+        if band == "band1" and known.dtype.kind in "iu" and calibrated.scale == 1 and np.median(known) > 1.6:
+            notes.append(f"{DOUBT}bands have no names and no scale, their integers are taken as they are: "
+                         "set description and scale, or name the product")  # fmt: skip
     return notes
