@@ -1,10 +1,10 @@
 """Optical themes, slow trends, and SAR with optical detections of the same ground, on made series.
 
-    python benchmarks/optical.py [--seeds 3] [--side 96]
+    python benchmarks/optical.py [themes trends fusion] [--seeds 3] [--side 96]
 
-Themes on the worlds of `optical_worlds.py` at default options. Trends: NDVI of 20 years, three scenes a month, whose
-noise is autocorrelated from year to year (0.6) or from scene to scene. Fusion: a series of NDVI and one of VV and VH of
-the same pixels, with the same changes in them.
+Themes on the worlds of `optical_worlds.py` at default options. Trends: NDVI of 12 to 30 years, two or three scenes a
+month, whose noise is autocorrelated from scene to scene (0.6), from year to year too, or not. Fusion: a series of NDVI
+and one of VV and VH of the same pixels, with the same changes in them.
 """
 
 import argparse
@@ -65,38 +65,45 @@ def autocorrelated(rng, shape, r):
     return e
 
 
-def slow(seed, n, *, yearly=0.0, r=0.6, step_sd=0.0, slope_sd=0.0, gaps=0.3):
+def slow(seed, n, *, years=20, every=10, yearly=0.0, r=0.6, step_sd=0.0, slope_sd=0.0, gaps=0.3):
     """NDVI (n_pixel, n_time) with a season, noise of scenes (sd 0.03, AR(1) r) and of years (AR(1) 0.6, `yearly`)."""
     rng = np.random.default_rng(seed)
-    time = np.arange("2003-01-05", "2023-01-01", 10, dtype="datetime64[D]")
-    year = time.astype("datetime64[Y]").astype(int) - 33
+    time = np.datetime64("2003-01-05") + np.arange(0, int(years * 365.25), every) * DAY
     t = (time - time[0]).astype(float) / 365.25
-    years = yearly * autocorrelated(rng, (n, 20), 0.6)
-    y = 0.5 + 0.15 * np.cos(2 * np.pi * t) + years[:, year] + 0.03 * autocorrelated(rng, (n, t.size), r)
-    # sd of a year's value, which steps and slopes are told in
-    unit = np.hypot(yearly, 0.03 * np.sqrt((1 + r) / (1 - r) / 36))
-    place = rng.uniform(3, 17, (n, 1))
+    wander = yearly * autocorrelated(rng, (n, years), 0.6)
+    season = 0.15 * np.cos(2 * np.pi * t) + 0.05 * np.sin(4 * np.pi * t + rng.uniform(0, 6, (n, 1)))
+    y = 0.5 + season + wander[:, t.astype(int)] + 0.03 * autocorrelated(rng, (n, t.size), r)
+    # sd of a year's mean, which steps and slopes are told in
+    unit = np.hypot(yearly, 0.03 * np.sqrt((1 + r) / (1 - r) / (365.25 / every)))
+    place = rng.uniform(0.12, 0.88, (n, 1)) * years
     y += unit * (step_sd * (t >= place) + slope_sd * t / t[-1])
     y[rng.random(y.shape) < gaps] = np.nan
     return geoalign.new_stack({"ndvi": y.T.reshape(t.size, -1, 60)}, time)
 
 
-def trends(n):
-    lines = [
-        "",
-        "| `trend`, alpha .05 | noise of scenes AR(1) .6 | and of years, AR(1) .6, as large |",
-        "|---|---|---|",
-    ]
-    white = 0.03 * np.sqrt(4 / 36)
+SLOW = {
+    "20 years, white": {"r": 0.0},
+    "20 years, AR(1) .6": {},
+    "and of years, as large": {"yearly": 0.02},
+    "30 years, AR(1) .6": {"years": 30, "every": 16},
+    "12 years, AR(1) .6": {"years": 12, "every": 16},
+}
+
+
+def trends(n, seeds):
+    lines = [f"`trend`, alpha .05, {seeds} x {n} pixels a cell: share called a trend. Steps fall anywhere but in the outer eighths; noise of scenes.",
+             "", f"| | {' | '.join(SLOW)} |", "|---" * (1 + len(SLOW)) + "|"]  # fmt: skip
     for name, options in (
-        ("no trend: called one", {}),
-        *((f"a step of {k} sd of a year: called a trend", {"step_sd": k}) for k in (3.0, 4.0, 6.0, 12.0)),
-        *((f"a trend of {k} sd in 20 years: found", {"slope_sd": k}) for k in (4.0, 8.0)),
+        ("no trend", {}),
+        *((f"a step of {k} sd of a year's mean", {"step_sd": k}) for k in (2, 3, 4, 6, 8, 12)),
+        *((f"a trend of {k} sd in all", {"slope_sd": k}) for k in (4, 6, 8)),
     ):
-        cells = [
-            f"{float(changed(geoalign.detect(slow(7 + k, n, yearly=y, **options), 'trend')).mean()):.3f}"
-            for k, y in enumerate((0.0, 2 * white))
-        ]
+        cells = []
+        for noise in SLOW.values():
+            shares = [
+                changed(geoalign.detect(slow(60 + k, n, **noise, **options), "trend")).mean() for k in range(seeds)
+            ]
+            cells.append(f"{float(np.mean(shares)):.3f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     return lines
@@ -146,7 +153,7 @@ def fusion(seeds, n):
         )
         common = true & changed(both).values & (np.abs((dates.min(0) - day).astype(float)) < 180)
         later.append((both.date.values.astype("datetime64[D]") > dates.min(0))[common].mean())
-    lines = ["", "| same ground, four years | found | false | days after the change, median | within 30 days | "
+    lines = ["| same ground, four years | found | false | days after the change, median | within 30 days | "
              "reliability error |", "|---|---|---|---|---|---|"]  # fmt: skip
     for name, rows in table.items():
         found, false, lag, near, gap = np.mean(rows, axis=0)
@@ -159,17 +166,17 @@ def fusion(seeds, n):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["themes", "trends", "fusion"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--side", type=int, default=96)
     options = parser.parse_args()
-    lines = fusion(options.seeds, 6000) + trends(3000)
-    lines = [
-        f"Themes: {options.seeds} worlds a row, {options.side} px.",
-        "",
-        *themes(options.seeds, options.side),
-        *lines,
-    ]
-    write_section("optical.py: optical themes, trends, fusion", lines)
+    if "fusion" in options.parts:
+        write_section("optical.py: fusion", fusion(options.seeds, 6000))
+    if "trends" in options.parts:
+        write_section("optical.py: trends", trends(1500, options.seeds))
+    if "themes" in options.parts:
+        lines = [f"{options.seeds} worlds a row, {options.side} px.", "", *themes(options.seeds, options.side)]
+        write_section("optical.py: themes", lines)
     return 0
 
 
