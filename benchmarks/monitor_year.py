@@ -35,8 +35,16 @@ def one(folder, size, seed):
 
 
 def row(seed, spent, wall, score, monitor):
+    year = first_year(monitor)
     with Ledger(monitor.folder / "ledger.sqlite", readonly=True) as ledger:
         rejected = ledger.row("SELECT count(*) AS n FROM evidence WHERE status = 'rejected'")["n"]
+        log = ledger.rows("SELECT alert, status FROM revisions ORDER BY visit, alert, revision")
+    told, gone, known = 0, 0, set()
+    for entry in log:  # statuses that a webhook asks for by default
+        if entry["status"] in ("confirmed", "ended"):
+            told, known = told + 1, known | {entry["alert"]}
+        elif entry["status"] == "retracted" and entry["alert"] in known:
+            told, gone = told + 1, gone + 1
     delay = score.delays()
     days = [e["date_error"] for e in score.events if e["date_error"] is not None]
     seen = np.isfinite(delay)
@@ -48,10 +56,20 @@ def row(seed, spent, wall, score, monitor):
         "days to confirmed": float(np.median(delay[seen])) if seen.any() else np.nan,
         "date error, days": float(np.median(np.abs(days))) if days else np.nan,
         "false": score.false, "false /1000 km2 month": score.rate, "at most (95 %)": score.high, "km2 months": score.km2 * score.months,
+        "notices of a webhook as it comes": told, "of them retractions": gone,
         "retracted before": score.retracted["before"], "retracted after": score.retracted["after_confirmed"],
         "scenes rejected": rejected, "first visit, s": float(spent[0]), "a visit, s": float(np.median(spent[1:])),
+        "visits": len(spent), "first year (first visit included), s": float(spent[: year].sum()),
         "all, s (wall)": wall,
     }  # fmt: skip
+
+
+def first_year(monitor) -> int:
+    """Visits of the first year after `since`."""
+    end = pd.Timestamp(monitor.config.monitor.since) + pd.Timedelta(days=365)
+    with Ledger(monitor.folder / "ledger.sqlite", readonly=True) as ledger:
+        rows = ledger.rows("SELECT started FROM visits ORDER BY id")
+    return sum(pd.Timestamp(r["started"]).tz_localize(None) < end for r in rows)
 
 
 def shown(value):

@@ -117,7 +117,7 @@ class Monitoring(_Section):
     waits for the rest; revisit_days : usual time between scenes (None: as in the baseline), stale after 2.5 of them;
     tile_px : side of the tiles that state and evidence are cut into; keep : generations that stay for their readers;
     lease_minutes : how long the lock of a machine that is not heard of is respected; feeds : files of the alerts;
-    webhook, area, budget : see there
+    mirror : where what is published is copied to, e.g. "s3://bucket/valley"; webhook, area, budget : see there
     """
 
     since: str | None = None
@@ -128,6 +128,7 @@ class Monitoring(_Section):
     keep: int = Field(default=5, ge=2)
     lease_minutes: float = Field(default=10.0, gt=0)
     feeds: tuple[Literal["gpkg", "geojson", "parquet", "stac"], ...] = ("gpkg", "geojson", "parquet", "stac")
+    mirror: str | None = None
     webhook: tuple[Webhook, ...] = ()
     area: tuple[Area, ...] = ()
     budget: Budget | None = None

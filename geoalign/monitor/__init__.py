@@ -16,6 +16,7 @@ from geoalign.monitor import inspect
 from geoalign.monitor.cluster import runner
 from geoalign.monitor.ledger import Ledger
 from geoalign.monitor.lock import held
+from geoalign.monitor.mirror import filesystem
 from geoalign.monitor.store import sweep
 from geoalign.monitor.visit import failed, rebuild, visit
 from geoalign.monitor.work import Visit, Work
@@ -170,9 +171,14 @@ def _check(config) -> None:
     if "://" in config.output:
         problems.append(
             f"output: {config.output} is an object store, which has neither locks nor renaming in one step: what is "
-            "published could be half of one thing and half of another. Give a folder on a disk, and copy what `latest` "
-            "points to from there"
+            "published could be half of one thing and half of another. Give a folder on a disk for the ledger and the "
+            f'state, and [monitor] mirror = "{config.output}" to have what is published copied there'
         )
+    if config.monitor.mirror:
+        try:
+            filesystem(config.monitor.mirror)
+        except ConfigError as err:
+            problems.append(str(err))
     if config.monitor.since is None:
         problems.append('[monitor] since is missing: when watching starts, e.g. since = "2024-01-01"')
     if not config.detect:

@@ -145,7 +145,9 @@ def _linear(affine):
 
 _OPEN = (FIRST, PROVISIONAL, CONFIRMED)
 _SHRUNK = 0.5
-"""Share of the smallest area below which an alert that isn't confirmed is withdrawn."""
+"""Share of the smallest area below which one that isn't confirmed is withdrawn, and what is left of another is over."""
+_BACK = 0.8
+"""Share of a confirmed alert that has to be back before what is left of it is looked at."""
 
 
 @dataclass
@@ -196,8 +198,8 @@ def fold_scene(before: Alerts, table: dict[str, np.ndarray], scene, ground: Grou
     stay two. Patches of flagged pixels (touching, also at corners; of one direction) that belong to none and are large
     enough are born as new ones. An alert goes forwards only: provisional or confirmed once pixels of that status
     make up the smallest area; withdrawn, with the reason, where observations are normal again before it was confirmed;
-    ended once no pixel of a confirmed one is in change any more. Scenes that saw nothing of it change nothing: a
-    pixel's status moves with its observations, not with the days.
+    ended once a confirmed one is back to what it was, but for pieces that would be no alert (`_over`). Scenes that saw
+    nothing of it change nothing: a pixel's status moves with its observations, not with the days.
     """
     day = str(np.datetime64(scene.time, "D"))
     pixel, status = table["pixel"], table["status"]
@@ -328,7 +330,7 @@ def _lived(alert: Alert, mine, day, scene, ground, baseline) -> Alert:
     n_sure, n_likely = int((status >= 3).sum()), int((status >= 2).sum())
     was = alert.status
     if was == CONFIRMED:
-        if not (status == 3).any():
+        if _over(mine, ground):
             reason = "the series is back to what was usual" if status.size else "no longer seen"
             alert = replace(alert, status=ENDED, reason=reason, date_end=day, scenes=(*alert.scenes, scene.scene))
             return _measured(alert, mine, status >= 3, ground) if n_sure else alert
@@ -346,6 +348,19 @@ def _lived(alert: Alert, mine, day, scene, ground, baseline) -> Alert:
     level = {FIRST: status >= 1, PROVISIONAL: status >= 2, CONFIRMED: status >= 3}[alert.status]
     alert = replace(alert, baseline=baseline)
     return _measured(alert, mine, level if level.any() else status >= 1, ground)
+
+
+def _over(mine, ground) -> bool:
+    """Whether a confirmed alert is over: all of it is back, or nearly all, and what is left would be no alert.
+
+    Single pixels at the edge of a flood stay in doubt for a year after the rest is dry.
+    """
+    left, back = mine["status"] == 3, int((mine["status"] == 4).sum())
+    n_left = int(left.sum())
+    if n_left == 0 or back < _BACK * (back + n_left):
+        return n_left == 0
+    labels = _patches(mine["pixel"][left], np.ones(n_left, np.int16), ground.geobox.shape[1])
+    return bool(np.bincount(labels).max() < max(1.0, _SHRUNK * ground.min_px))
 
 
 def _middle_day(days) -> str:

@@ -25,7 +25,8 @@ from geoalign.types.plugins import Selective
 
 log = logging.getLogger("geoalign")
 
-FORMAT = 1
+FORMAT = 2
+"""Version of what a step means, alerts included; another one folds all again from the evidence."""
 EVERY_SCENES, EVERY_DAYS = 16, 90
 """A checkpoint is kept after so many scenes or days, whichever comes first."""
 KEPT = 8

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from geoalign import __version__
 from geoalign.errors import GeoalignError
 from geoalign.io.address import connection
-from geoalign.monitor.alerts import outline
+from geoalign.monitor.alerts import RETRACTED, outline
 from geoalign.publish import finite
 
 log = logging.getLogger("geoalign")
@@ -79,6 +79,8 @@ def enqueue(db, revisions, site) -> int:
         for hook in hooks:
             if alert.status not in hook.statuses or (hook.themes is not None and alert.theme not in hook.themes):
                 continue
+            if alert.status == RETRACTED and len(hook.statuses) > 1 and not _told(db, alert, hook):
+                continue  # who has not heard of it need not hear that it was nothing
             body = body or json.dumps(finite(message(alert, change, site)), sort_keys=True, default=str)
             found = db.execute(
                 "INSERT OR IGNORE INTO outbox (alert, revision, endpoint, body, created) VALUES (?, ?, ?, ?, ?)",
@@ -86,6 +88,12 @@ def enqueue(db, revisions, site) -> int:
             )
             rows += found.rowcount
     return rows
+
+
+def _told(db, alert, hook) -> bool:
+    """Whether a webhook was to be told of an alert before."""
+    rows = db.execute("SELECT 1 FROM outbox WHERE alert = ? AND endpoint = ? LIMIT 1", (alert.id, hook.name))
+    return rows.fetchone() is not None
 
 
 def deliver(ledger, config, *, now: float | None = None) -> dict:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from geoalign import publish
-from geoalign.monitor import arrivals, budget, feeds, fold, outbox
+from geoalign.monitor import arrivals, budget, feeds, fold, mirror, outbox
 from geoalign.monitor import health as healths
 from geoalign.monitor.alerts import RETRACTED, Alert
 from geoalign.monitor.fold import SCENE
@@ -85,6 +85,10 @@ def publish_visit(work, themes, told, started) -> Visit:
         point("publish.transaction")
     point("publish.committed")
     point_latest(work.root, ledger)
+    if config.monitor.mirror:
+        behind = mirror.copy(work.root, ledger, config.monitor.mirror, keep=config.monitor.keep)
+        if behind:
+            state.worse(healths.DEGRADED, behind)
     publish.write_json(work.root / "health.json", state.plain() | {"generation": generation})
     _tidy(work, themes)
     changes = [

@@ -28,7 +28,8 @@ def test_every_point_of_the_code_is_among_those_that_are_killed_at():
     found = set()
     for path in Path(store.__file__).parent.glob("*.py"):
         found |= set(re.findall(r'\bpoint\("([a-z_.]+)"\)', path.read_text()))
-    assert found == {p.partition(":")[0] for p in POINTS}
+    elsewhere = {"mirror.copied", "mirror.pointed"}  # of sites with a mirror: tests/monitor/test_mirror.py
+    assert found == {p.partition(":")[0] for p in POINTS} | elsewhere
 
 
 @pytest.fixture(scope="module")

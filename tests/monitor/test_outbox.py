@@ -107,9 +107,21 @@ def test_each_revision_is_posted_once_signed_and_in_order(ledger, config, receiv
 def test_rows_are_written_once_and_only_for_what_the_webhook_wants(ledger, tmp_path, receiver, monkeypatch):
     more = hook(receiver.url) + hook(receiver.url, "other", 'allow_private = true\nthemes = ["flood"]')
     config = config_of(tmp_path, more)
-    assert publish(ledger, config, alert_of(1), alert_of(2, status="first"), alert_of(3, status="retracted")) == 2
+    assert publish(ledger, config, alert_of(1), alert_of(2, status="first")) == 1
     assert publish(ledger, config, alert_of(1)) == 0
     assert publish(ledger, config, alert_of(4, theme="flood")) == 2
+
+
+def test_a_retraction_is_told_to_those_who_heard_of_the_alert(ledger, tmp_path, receiver, monkeypatch):
+    more = hook(receiver.url) + hook(receiver.url, "all", 'allow_private = true\nstatuses = ["first", "retracted"]')
+    config = config_of(tmp_path, more)
+    assert publish(ledger, config, alert_of(1), alert_of(2, status="first")) == 2
+    gone = [alert_of(n, status="retracted").with_revision(2) for n in (1, 2, 3)]
+    assert publish(ledger, config, *gone) == 2
+    rows = ledger.rows("SELECT alert, endpoint FROM outbox WHERE revision = 2 ORDER BY endpoint")
+    assert [(r["alert"], r["endpoint"]) for r in rows] == [(gone[1].id, "all"), (gone[0].id, "duty")]
+    alone = config_of(tmp_path, hook(receiver.url, "log", 'allow_private = true\nstatuses = ["retracted"]'))
+    assert publish(ledger, alone, *gone) == 3
 
 
 def test_a_rolled_back_publication_sends_nothing(ledger, config, receiver):
