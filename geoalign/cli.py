@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geoalign import terminal
 from geoalign.errors import ConfigError, GeoalignError
 
 log = logging.getLogger("geoalign")
@@ -54,18 +55,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = _code(app(argv, standalone_mode=False))
         if code == 130:  # typer has caught Ctrl-C itself
-            _say("stopped.")
+            terminal.say("stopped.")
         return code
     except (typer.Abort, KeyboardInterrupt):
-        _say("stopped.")
+        terminal.say("stopped.")
         return 130
     except SystemExit as stop:  # SIGTERM, see monitor.command.terminable
-        _say("stopped.")
+        terminal.say("stopped.")
         return _code(stop.code)
     except GeoalignError as err:
         if debug:
             raise
-        _say(f"error: {err}")
+        terminal.say(f"error: {err}")
         return err.exit_code
     except Exception as err:
         if debug:
@@ -74,11 +75,13 @@ def main(argv: list[str] | None = None) -> int:
             err.show()
             return int(err.exit_code)
         if isinstance(err, MemoryError):
-            _say("error: not enough memory. Use fewer --threads, a smaller bbox, or more memory.")
+            terminal.say("error: not enough memory. Use fewer --threads, a smaller bbox, or more memory.")
         elif isinstance(err, OSError):
-            _say(f"error: {err}")
+            terminal.say(f"error: {err}")
         else:
-            _say(f"error: {type(err).__name__}: {err}. This should not happen: run again with --debug and report it.")
+            terminal.say(
+                f"error: {type(err).__name__}: {err}. This should not happen: run again with --debug and report it."
+            )
         return 1
     finally:  # a program that calls this keeps its own logging
         log.handlers, log.propagate = before[0], before[2]
@@ -87,10 +90,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _code(result) -> int:
     return result if isinstance(result, int) else 0
-
-
-def _say(text):
-    sys.stderr.write(text.rstrip() + "\n")
 
 
 @app.callback()
@@ -143,15 +142,15 @@ def demo(
     with progress() as on_step:
         result = run_demo(folder, threads=threads, on_step=on_step)
     if json:
-        return _print_json(_run_document(result)) or _demo_code(result)
+        return terminal.print_json(_run_document(result)) or _demo_code(result)
     accuracy = result.accuracy
-    _table("Alignment: residual against the true warp", accuracy["registration"], REGISTRATION_COLUMNS)
-    _table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
+    terminal.table("Alignment: residual against the true warp", accuracy["registration"], REGISTRATION_COLUMNS)
+    terminal.table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
     _run_summary(result)
     latest = folder / "out" / "latest"
-    _out(f"next      open {latest / 'report.html'} in a browser, or in QGIS")
-    _out(f"          {latest / 'layers' / 'flood-sar' / 'changes.qlr'}; or look around:")
-    _out(f"          geoalign explore {folder}   (pip install '.[viz]' first)")
+    terminal.out(f"next      open {latest / 'report.html'} in a browser, or in QGIS")
+    terminal.out(f"          {latest / 'layers' / 'flood-sar' / 'changes.qlr'}; or look around:")
+    terminal.out(f"          geoalign explore {folder}   (pip install '.[viz]' first)")
     return _demo_code(result)
 
 
@@ -184,9 +183,9 @@ def simulate(
         "scenes": counts,
     }
     if json:
-        return _print_json(document)
-    _out(f"{counts['optical']} optical and {counts['sar']} SAR scenes of {size} x {size} px in {folder}")
-    _out(f"next: geoalign run {folder / 'site.toml'}")
+        return terminal.print_json(document)
+    terminal.out(f"{counts['optical']} optical and {counts['sar']} SAR scenes of {size} x {size} px in {folder}")
+    terminal.out(f"next: geoalign run {folder / 'site.toml'}")
     return 0
 
 
@@ -199,9 +198,11 @@ def _simulate_monitoring(folder, size, seed, json) -> int:
     counts = dict(Counter(d.what for d in made.deliveries))
     files = {"site": str(made.site), "truth": str(folder / "truth"), "arrivals": str(folder / "arrivals.csv")}
     if json:
-        return _print_json({"folder": str(folder), **files, "deliveries": counts})
-    _out(f"{len(made.deliveries)} deliveries of scenes of {size} x {size} px in {folder}: {_short(counts)}")
-    _out(f"next: geoalign monitor replay {made.site}")
+        return terminal.print_json({"folder": str(folder), **files, "deliveries": counts})
+    terminal.out(
+        f"{len(made.deliveries)} deliveries of scenes of {size} x {size} px in {folder}: {terminal.short(counts)}"
+    )
+    terminal.out(f"next: geoalign monitor replay {made.site}")
     return 0
 
 
@@ -219,7 +220,7 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
         stack = open_stack(path, product=product)
     except NoUsableData:
         for name, told in holds(path):
-            _out(f"{name}: {told}")
+            terminal.out(f"{name}: {told}")
         raise
     applied = {r.get("scene"): r for r in jsonlib.loads(stack.attrs.get("applied", "[]"))}
     skipped = jsonlib.loads(stack.attrs.get("skipped", "[]"))
@@ -239,20 +240,20 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
         "skipped": skipped,
     }
     if json:
-        return _print_json(document) or (3 if skipped else 0)
-    _out(f"bands {' '.join(document['bands'])}")
-    _out(f"grid  {box.shape[1]} x {box.shape[0]} px of {document['resolution']:g}, {document['crs']}")
+        return terminal.print_json(document) or (3 if skipped else 0)
+    terminal.out(f"bands {' '.join(document['bands'])}")
+    terminal.out(f"grid  {box.shape[1]} x {box.shape[0]} px of {document['resolution']:g}, {document['crs']}")
     same, rows = _shared([_without(s, "paths", "source") for s in scenes])
     for name, value in same.items():
-        _out(f"all   {name}: {_short(value)}")
+        terminal.out(f"all   {name}: {terminal.short(value)}")
     rows = [_without(row, "orbit") if row.get("orbit") == -1 else row for row in rows]
-    _table(f"{len(scenes)} scene{'' if len(scenes) == 1 else 's'}", rows)
+    terminal.table(f"{len(scenes)} scene{'' if len(scenes) == 1 else 's'}", rows)
     if skipped:
-        _table("can't be used", skipped)
+        terminal.table("can't be used", skipped)
         known = dict(holds(path))
         for record in skipped:
             if Path(record["path"]).name in known:
-                _out(f"{Path(record['path']).name}: {known[Path(record['path']).name]}")
+                terminal.out(f"{Path(record['path']).name}: {known[Path(record['path']).name]}")
     return 3 if skipped else 0
 
 
@@ -267,7 +268,7 @@ def init(
     from geoalign.new_site import write_site
 
     path = write_site(site, scenes, detector=detector, product=product)
-    _out(f"{path}\nnext: geoalign validate {path} && geoalign run {path} --dry-run")
+    terminal.out(f"{path}\nnext: geoalign validate {path} && geoalign run {path} --dry-run")
     return 0
 
 
@@ -281,11 +282,11 @@ def validate(site: Site, json: Json = False) -> int:
     except ConfigError as err:
         if not json:
             raise
-        return _print_json({"valid": False, "problems": list(err.problems)}) or err.exit_code
+        return terminal.print_json({"valid": False, "problems": list(err.problems)}) or err.exit_code
     if json:
-        return _print_json({"valid": True, "problems": [], "configuration": config.plain()})
+        return terminal.print_json({"valid": True, "problems": [], "configuration": config.plain()})
     detectors = ", ".join(config.layers) or "no detector"
-    _out(f"{site} is valid: {', '.join(config.sources)}; {detectors}; results go to {config.output_folder}")
+    terminal.out(f"{site} is valid: {', '.join(config.sources)}; {detectors}; results go to {config.output_folder}")
     return 0
 
 
@@ -320,15 +321,15 @@ def align(
     if json:
         paths = [str(p) for p in result.paths]
         return (
-            _print_json(
+            terminal.print_json(
                 {"reference": result.alignment.reference, "report": rows, "skipped": result.skipped, "paths": paths}
             )
             or result.exit_code
         )
-    _table(f"reference: {result.alignment.reference}", rows)
+    terminal.table(f"reference: {result.alignment.reference}", rows)
     if result.skipped:
-        _table("left out", result.skipped)
-    _out("\n".join(str(p) for p in result.paths))
+        terminal.table("left out", result.skipped)
+    terminal.out("\n".join(str(p) for p in result.paths))
     return result.exit_code
 
 
@@ -426,6 +427,7 @@ def monitor(
     json: Json = False,
 ) -> int:
     """Watch a site: take in what is new, publish alerts, say whether it was looked at. Safe to run at any time."""
+    from geoalign import watching
     from geoalign.monitor import Monitor, command
 
     action, site, names = command.parse(words)
@@ -433,127 +435,24 @@ def monitor(
     with command.terminable():
         if action == "visit" and dry_run:
             document = watched.plan()
-            return _print_json(document) if json else _show_monitor_plan(document)
+            return terminal.print_json(document) if json else watching.show_plan(document)
         if action in ("visit", "retry", "rebuild"):
-            return _visits(watched, action, names, watch, json)
+            return watching.visits(watched, action, names, watch, json)
         if action == "doctor":
             findings = watched.doctor()
             bad = any(f.status == "bad" for f in findings)
             rows = [asdict(f) for f in findings]
-            return (_print_json(rows) if json else _table(f"doctor {site}", rows) or 0) or int(bad)
+            return (terminal.print_json(rows) if json else terminal.table(f"doctor {site}", rows) or 0) or int(bad)
         if action == "replay":
-            return _replay(watched, json)
+            return watching.replayed(watched, json)
         if action == "digest":
             documents = watched.digest(*names, seen=seen)
-            return _print_json(documents) if json else _show_digests(documents)
+            return terminal.print_json(documents) if json else watching.show_digests(documents)
         if action == "history":
             document = watched.history(*names[:1])
-            return _print_json(document) if json else _show_history(document)
+            return terminal.print_json(document) if json else watching.show_history(document)
         document = watched.status()
-        return _print_json(document) if json else _show_status(document)
-
-
-def _visits(watched, action, names, watch, json) -> int:
-    """One visit, or one after another until stopped; a visit that fails is told and the next one tries again."""
-    import time
-
-    from geoalign.progress import progress
-
-    while True:
-        code = 0
-        try:
-            with progress() as on_step:
-                if action == "retry":
-                    result = watched.retry(*names, on_step=on_step)
-                else:
-                    result = getattr(watched, action)(on_step=on_step)
-            code = result.exit_code
-            _print_json(asdict(result)) if json else _show_visit(result)
-        except GeoalignError as err:
-            if watch is None or isinstance(err, ConfigError):
-                raise
-            _say(f"error: {err}")
-        if watch is None:
-            return code
-        action = "visit"
-        time.sleep(watch * 60)
-
-
-def _replay(watched, json) -> int:
-    """Deliver a simulated site's scenes as they would arrive, with a visit after each batch; then the score."""
-    from geoalign.monitor.replay import judge, replay
-
-    for done in replay(watched):
-        counts = ", ".join(f"{n} {name}" for name, n in sorted(done.alerts.items())) or "none"
-        log.info("visit %d: alerts %s; %s", done.number, counts, done.health["status"])
-    score = judge(watched)
-    if json:
-        return _print_json(asdict(score) | {"rate": score.rate, "high": score.high})
-    rows = [{k: f"{v:%Y-%m-%d}" if hasattr(v, "strftime") else v for k, v in e.items()} for e in score.events]
-    _table("planted changes, and when they were published", rows)
-    gone = score.retracted
-    _out(f"alerts     {_short(score.alerts)}")
-    _out(f"retracted  {gone['before']} before they were confirmed, {gone['after_confirmed']} after")
-    _out(f"false      {score.false} confirmed alerts in {score.months:.1f} months on {score.km2:.1f} km2:")
-    _out(f"           {score.rate:,.0f} a month and 1000 km2 (at most {score.high:,.0f}, 95 %)")
-    return 0
-
-
-def _show_digests(documents) -> int:
-    for document in documents:
-        _table(f"{document['area']}: since visit {document['seen']}", document["alerts"],
-               ("theme", "id", "status", "change", "date", "area_ha", "reason"))  # fmt: skip
-        _out(f"{document['area']}: {_short(document['counts'])}; {document['looked_at']}")
-    return 0
-
-
-def _show_visit(result) -> int:
-    if result.scenes:
-        _table("scenes", result.scenes)
-    if result.changes:
-        _table(
-            "alerts: what is new", result.changes, ("theme", "alert", "status", "change", "date", "area_ha", "reason")
-        )
-    counts = ", ".join(f"{n} {name}" for name, n in sorted(result.alerts.items())) or "none"
-    _out(f"alerts      {counts}")
-    _out(f"health      {result.health['status']}")
-    for reason in (*result.health["reasons"], *result.health["notes"]):
-        _out(f"            {reason}")
-    _out(f"generation  {result.folder}{'' if result.new else ' (nothing new)'}")
-    return 0
-
-
-def _show_status(document) -> int:
-    health = document["health"]
-    _out(f"{document['site']}: {health['status']}")
-    for reason in (*health["reasons"], *health["notes"]):
-        _out(f"  {reason}")
-    tiles = [{"theme": name, **tile} for name, found in health["tiles"].items() for tile in found]
-    worst = sorted(tiles, key=lambda t: -(t["days"] if t["days"] is not None else 1e9))[:10]
-    _table("tiles, the longest unseen first", worst, ("theme", "tile", "last_seen", "days", "limit_days", "state"))
-    if document["not_used"]:
-        _table("scenes that are not used", document["not_used"])
-    for name in ("alerts", "scenes", "last_visit", "models", "lock", "generation"):
-        if document[name]:
-            _out(f"{name:<12}{_short(document[name])}")
-    return 0
-
-
-def _show_history(document) -> int:
-    for name, rows in document.items():
-        plain = [{k: v for k, v in row.items() if k not in ("record", "summary", "rank", "paths")} for row in rows]
-        _table(name, plain)
-    return 0
-
-
-def _show_monitor_plan(document) -> int:
-    for name, stack in document["stacks"].items():
-        _out(
-            f"{name}: {stack['listed']} files, {len(stack['new'])} new scenes, baseline {stack['baseline']}, at most "
-            f"{stack['evidence_mb_at_most']} MB of evidence"
-        )
-        _table("", stack["new"])
-    return 0
+        return terminal.print_json(document) if json else watching.show_status(document)
 
 
 @app.command()
@@ -568,7 +467,7 @@ def report(
     from geoalign.report import write_report
 
     path = write_report(runfolder, output)
-    return _print_json({"report": str(path)}) if json else _out(str(path))
+    return terminal.print_json({"report": str(path)}) if json else terminal.out(str(path))
 
 
 @app.command()
@@ -590,7 +489,7 @@ def explore(
         from geoalign.config import load_config
 
         folder = load_config(runfolder).output_folder
-    serve(folder, port=port, address=address, browser=browser, ready=_announce)
+    serve(folder, port=port, address=address, browser=browser, ready=terminal.announce)
     return 0
 
 
@@ -605,8 +504,8 @@ def doctor(
     findings = examine(runfolder, cleared=cleared)
     bad = any(f.status == "bad" for f in findings)
     if json:
-        return _print_json([asdict(f) for f in findings]) or int(bad)
-    _table("doctor", [asdict(f) for f in findings])
+        return terminal.print_json([asdict(f) for f in findings]) or int(bad)
+    terminal.table("doctor", [asdict(f) for f in findings])
     return int(bad)
 
 
@@ -620,7 +519,7 @@ def _demo_code(result) -> int:
 
 def _show_run(result, json) -> int:
     if json:
-        _print_json(_run_document(result))
+        terminal.print_json(_run_document(result))
     else:
         _run_summary(result)
     return result.exit_code
@@ -658,33 +557,33 @@ def _run_summary(result):
                 "not_observable_px": layer["pixels"]["not_observable"],
             }
         )  # fmt: skip
-    _table("found", rows)
+    terminal.table("found", rows)
     if result.skipped:
-        _table("scenes left out", result.skipped)
+        terminal.table("scenes left out", result.skipped)
     for name, reason in result.failed.items():
-        _say(f"{name} failed: {reason}")
+        terminal.say(f"{name} failed: {reason}")
     if result.layers:
-        _out(f"layers    {result.folder / 'layers'}: {', '.join(result.layers)}")
-    _out(f"manifest  {result.manifest}")
+        terminal.out(f"layers    {result.folder / 'layers'}: {', '.join(result.layers)}")
+    terminal.out(f"manifest  {result.manifest}")
     if result.report:
-        _out(f"report    {result.report}")
-    _out(f"{result.timings['total']:.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
+        terminal.out(f"report    {result.report}")
+    terminal.out(f"{result.timings['total']:.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
 
 
 def _show_plan(plan, json) -> int:
     if json:
-        return _print_json(asdict(plan))
+        return terminal.print_json(asdict(plan))
     for name, scenes in plan.scenes.items():
-        _table(f"{name}: {len(scenes)} scenes", scenes)
+        terminal.table(f"{name}: {len(scenes)} scenes", scenes)
     if plan.skipped:
-        _table("can't be used", plan.skipped)
+        terminal.table("can't be used", plan.skipped)
     box = ", ".join(f"{v:.10g}" for v in plan.bbox)
-    _out(f"grid    {plan.shape[1]} x {plan.shape[0]} px of {plan.resolution:g}, {plan.crs}, {box}")
+    terminal.out(f"grid    {plan.shape[1]} x {plan.shape[0]} px of {plan.resolution:g}, {plan.crs}, {box}")
     for name, sizes in plan.chunks.items():
-        _out(f"chunks  {name}: " + ", ".join(f"{k} {v}" for k, v in sizes.items()))
+        terminal.out(f"chunks  {name}: " + ", ".join(f"{k} {v}" for k, v in sizes.items()))
     for item in plan.detectors:
-        _out(f"detect  {item['layer']}: {item['detector']} on {item['on']}")
-    _out(f"memory  about {plan.memory_mb:,} MB\ndisk    at most {plan.disk_mb:,} MB in {plan.output}")
+        terminal.out(f"detect  {item['layer']}: {item['detector']} on {item['on']}")
+    terminal.out(f"memory  about {plan.memory_mb:,} MB\ndisk    at most {plan.disk_mb:,} MB in {plan.output}")
     return 0
 
 
@@ -714,58 +613,6 @@ def _shared(rows):
 
 def _without(record, *names):
     return {k: v for k, v in record.items() if k not in names}
-
-
-def _print_json(document) -> int:
-    from geoalign.publish import finite
-
-    _out(jsonlib.dumps(finite(document), indent=1, default=str))
-    return 0
-
-
-def _out(text) -> int:
-    sys.stdout.write(text.rstrip() + "\n")
-    return 0
-
-
-def _announce(address) -> None:
-    _out(address)
-    sys.stdout.flush()  # what waits for it may be a program
-
-
-def _table(title, rows, columns=()):
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        return
-    names = [name for name in columns or rows[0] if any(row.get(name) not in (None, "", []) for row in rows)]
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        number = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_short(row.get(name)) for name in names))
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-
-
-def _short(value) -> str:
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float):
-        return (
-            f"{value:.4g}"
-            if abs(value) < 0.01
-            else f"{value:.3f}".rstrip("0").rstrip(".")
-            if abs(value) < 1e4
-            else f"{value:,.0f}"
-        )
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_short(v) for v in value)
-    return str(value)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 
@@ -50,7 +51,25 @@ def safe_name(text: str) -> str:
     return name[:120] or "_"
 
 
+_LATER: ContextVar[bool] = ContextVar("synced_later", default=False)
+
+
+@contextmanager
+def synced_later() -> Iterator[None]:
+    """What is written inside is not synced file by file: the caller syncs all of it before anything leads to it.
+
+    For folders that are staged under another name, synced whole, and renamed: twice would take twice as long.
+    """
+    token = _LATER.set(True)
+    try:
+        yield
+    finally:
+        _LATER.reset(token)
+
+
 def _sync(path):
+    if _LATER.get():
+        return
     if os.name == "nt" and path.is_dir():  # Windows can't sync a folder, and needs no sync for its names
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from geoalign import publish
+from geoalign.io.atomic import synced_later
 from geoalign.monitor import arrivals, budget, feeds, fold, mirror, outbox
 from geoalign.monitor import health as healths
 from geoalign.monitor.alerts import RETRACTED, Alert
@@ -50,7 +51,7 @@ def publish_visit(work, themes, told, started) -> Visit:
         state.worse(healths.DEGRADED, spent["reason"])
     if new:
         retracted = [a for a, _ in revisions if a.status == RETRACTED]
-        with staged_folder(work.root / "generations" / generation) as part:
+        with staged_folder(work.root / "generations" / generation) as part, synced_later():
             _layers(work, themes, part, before, heads)
             _write_alerts(part, current, retracted, site)
             publish.write_json(part / "health.json", state.plain())
