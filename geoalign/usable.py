@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-
-import numpy as np
 
 from geoalign.errors import GeoalignError, NoUsableData
 from geoalign.sitecheck import absolute
+
+log = logging.getLogger("geoalign")
 
 
 def read_once(stack, *, hold_bytes: int = 0):
@@ -27,28 +28,24 @@ def read_once(stack, *, hold_bytes: int = 0):
     pixels = stack.sizes["y"] * stack.sizes["x"]
     clear: dict[str, float] = {}
     lost: dict[str, tuple[str, str]] = {}
-    small, held = stack.nbytes <= hold_bytes, []
-    for i, scene in enumerate(map(str, stack.scene.values)):
-        layers = [stack[band].isel(time=i) for band in stack.data_vars]
+    whole, failures = None, (GeoalignError, OSError, RasterioError)
+    if stack.nbytes <= hold_bytes:
         try:
-            if small:
-                layers = dask.compute(*layers)
-                counts = [np.isfinite(layer.values).sum() for layer in layers]
-            else:
-                counts = dask.compute(*(layer.notnull().sum() for layer in layers))
-        except (GeoalignError, OSError, RasterioError) as err:
+            whole = stack.compute()
+        except failures:
+            log.debug("a scene can't be read; each is read alone to see which")
+    for i, scene in enumerate(map(str, stack.scene.values)):
+        layers = [(stack if whole is None else whole)[band].isel(time=i) for band in stack.data_vars]
+        try:
+            counts = dask.compute(*(layer.notnull().sum() for layer in layers))
+        except failures as err:
             lost[scene] = ("failed", f"can't be read: {err}")
             continue
         clear[scene] = round(max(int(c) for c in counts) / pixels, 4)
         if max(int(c) for c in counts) == 0:
             lost[scene] = ("empty", "nothing was observed: all of it is cloud, nodata or outside the grid")
-        elif small:
-            held.append([layer.values for layer in layers])
+    stack = stack if whole is None else whole
     left = stack.isel(time=[i for i, s in enumerate(map(str, stack.scene.values)) if s not in lost])
-    if held:
-        left = left.assign(
-            {n: left[n].copy(data=np.stack([scene[k] for scene in held])) for k, n in enumerate(stack.data_vars)}
-        )
     return left, clear, lost
 
 

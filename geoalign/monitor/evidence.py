@@ -20,6 +20,8 @@ from geoalign.monitor.store import checksum, digest, go_on, point, staged_folder
 
 log = logging.getLogger("geoalign")
 
+EAGER_PX = 2**18
+"""Pixels of a grid up to which a scene of evidence is read at once rather than tile by tile when it is asked for."""
 HELD_BYTES = 2**27
 """Scenes up to this size are held in memory while they are aligned and masked."""
 
@@ -249,8 +251,13 @@ def lazy_values(root: Path, scene: Scene, frame: Frame):
     import dask
     import dask.array as da
 
-    read = dask.delayed(read_tile, pure=True)
     n_band, side = len(frame.bands), frame.tile_px
+    if frame.shape[0] * frame.shape[1] <= EAGER_PX:  # a graph of tiles would take longer than they
+        held = np.empty((n_band, *frame.shape), np.float32)
+        for tile in tiles(frame.shape, side):
+            held[(slice(None), *tile.place)] = read_tile(root, scene.key, tile)
+        return da.from_array(held, chunks=(-1, side, side), name=False)
+    read = dask.delayed(read_tile, pure=True)
     rows: dict[int, list] = {}
     for tile in tiles(frame.shape, side):
         part = da.from_delayed(read(root, scene.key, tile), (n_band, tile.height, tile.width), np.float32)

@@ -17,22 +17,15 @@ from geoalign import cli
 from geoalign.errors import ConfigError, GeoalignError, StateError
 from geoalign.monitor import LEDGER, Monitor, evidence, fold, ledger, store
 from geoalign.monitor.ledger import Ledger
-from tests.monitor.watched import Watched, write_tif
+from tests.monitor.watched import write_tif
 
-
-@pytest.fixture(scope="module")
-def frozen(tmp_path_factory):
-    """A site whose baseline is frozen, to be copied."""
-    site = Watched(tmp_path_factory.mktemp("faults") / "site", size=32, n_history=16, n_watched=8, clearing=1,
-                   hole=(8, 18, 10, 22))  # fmt: skip
-    site.write_site("tile_px = 16\n")
-    site.write_many(site.history())
-    Monitor(site.site, threads=1).visit(now=_now(site))
-    return site
+FROZEN = []
+"""The site of `frozen`, as it was."""
 
 
 @pytest.fixture
 def site(frozen, tmp_path):
+    FROZEN[:] = [frozen]
     mine = replace(frozen, folder=tmp_path / "site")
     shutil.copytree(frozen.folder, mine.folder, symlinks=True)
     return mine
@@ -74,11 +67,10 @@ def test_a_truncated_scene_is_quarantined_and_the_others_go_on(site, share):
 
 
 def _straight(site, ks):
-    """The fingerprint of a site that got scenes in order and whole."""
+    """The fingerprint of a site that got scenes in order and whole, the baseline in a visit of its own."""
     other = replace(site, folder=site.folder.parent / "straight")
-    shutil.copytree(site.folder, other.folder, symlinks=True, ignore=shutil.ignore_patterns("out", "scenes"))
-    (other.folder / "scenes").mkdir()
-    for k in [*other.history(), *ks]:  # copied: GDAL may lay the same values out in another order
+    shutil.copytree(FROZEN[0].folder, other.folder, symlinks=True)
+    for k in ks:  # copied: GDAL may lay the same values out in another order
         shutil.copy2(site.folder / "scenes" / f"{site.name(k)}.tif", other.folder / "scenes")
     monitor = Monitor(other.site, threads=1)
     monitor.visit(now=_now(site))

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from geoalign.monitor import Monitor, store
-from tests.monitor.watched import Watched
 
 POINTS = (
     "baseline.before", "baseline.after", "find.before", "find.transaction", "find.after", "evidence.staged",
@@ -33,12 +32,10 @@ def test_every_point_of_the_code_is_among_those_that_are_killed_at():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A site that was visited once, with new scenes waiting, and what an undisturbed second visit makes of them."""
-    plain = Watched(tmp_path_factory.mktemp("kill") / "plain", size=32, n_history=16, n_watched=6, clearing=1,
-                    hole=(8, 18, 10, 22))  # fmt: skip
-    plain.write_site("tile_px = 16\n")
-    plain.write_many(plain.history())
+def site(frozen, tmp_path_factory):
+    """A site that was visited before, with new scenes waiting, and what an undisturbed visit makes of them."""
+    plain = replace(frozen, folder=tmp_path_factory.mktemp("kill") / "plain")
+    shutil.copytree(frozen.folder, plain.folder, symlinks=True)
     plain.write_many(list(plain.watched())[:2])
     Monitor(plain.site, threads=1).visit(now=_now(plain))
     calm = replace(plain, folder=plain.folder.parent / "calm")

@@ -28,7 +28,7 @@ def bucket():
 
 @pytest.fixture
 def site(tmp_path):
-    made = Watched(tmp_path, size=24, n_history=16, n_watched=5, clearing=1, hole=(6, 14, 8, 18))
+    made = Watched(tmp_path, size=24, n_history=16, n_watched=3, clearing=1, hole=(6, 14, 8, 18))
     made.write_site(f'mirror = "{URL}"\nkeep = 2\n')
     made.write_many(made.history())
     return made
