@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory):
     made = simulate_monitoring(
-        tmp_path_factory.mktemp("replay"), size=48, history_days=370, watched_days=250, misregistration_px=0, seed=2
+        tmp_path_factory.mktemp("replay"), size=64, history_days=400, watched_days=300, misregistration_px=0, seed=2
     )
     monitor = Monitor(made.site, threads=1)
     with pytest.raises(StateError):
@@ -57,7 +57,7 @@ def test_the_score_is_that_of_what_was_planted(replayed):
     made, monitor, _ = replayed
     score = judge(monitor, made)
     assert len(score.events) == len(made.truth.events)
-    assert score.km2 == pytest.approx(0.48**2)
+    assert score.km2 == pytest.approx(0.64**2)
     found = [e for e in score.events if e["confirmed"] is not None]
     large = [e for e in score.events if e["n_pixels"] >= 60 and e["seen"] >= 6]
     assert len(large) >= 1
