@@ -19,6 +19,11 @@ from geoalign.explorer.map import STYLE, Map, dates_figure, fill_dates, key_html
 from geoalign.explorer.series import Series
 from geoalign.explorer.site import Site
 
+LIGHT = """
+:host { background: white; color: #1b1f24; color-scheme: light; --design-background-color: white;
+--design-background-text-color: #1b1f24; --design-surface-color: #f3f3f3; --design-surface-text-color: #1b1f24 }
+"""
+"""Also in a notebook that is dark: the plots are light, and so is what stands around them."""
 WIDTH = 1250
 """Width of the page, px, unless another is asked for."""
 
@@ -111,7 +116,12 @@ class Explorer(pn.viewable.Viewer):
             tabs.append(("Registration", self._place))
         pages = pn.Tabs(*tabs, dynamic=True)
         pages.param.watch(self.cell.shows(self._open), "active")
-        return pn.Column(pn.pane.HTML(heading, stylesheets=[STYLE]), pages, css_classes=["geoalign-explorer"])
+        return pn.Column(
+            pn.pane.HTML(heading, stylesheets=[STYLE]),
+            pages,
+            css_classes=["geoalign-explorer"],
+            stylesheets=[LIGHT],
+        )
 
     def _open(self, event):
         from geoalign.explorer.registration import Registration

@@ -6,8 +6,11 @@ from html import escape
 
 STYLE = (
     "<style>.geoalign{font:13px/1.45 system-ui,sans-serif}.geoalign table{border-collapse:collapse;margin:6px 0}"
-    ".geoalign td,.geoalign th{text-align:left;padding:2px 12px 2px 0;border-bottom:1px solid #8884}"
-    ".geoalign .n{text-align:right;font-variant-numeric:tabular-nums}.geoalign .soft{opacity:.7}</style>"
+    # a notebook has rules of its own for tables
+    "div.geoalign table tr td,div.geoalign table tr th{text-align:left!important;padding:2px 12px 2px 0;"
+    "border-bottom:1px solid #8884}"
+    "div.geoalign table tr .n{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".geoalign .soft{opacity:.7}</style>"
 )
 
 
@@ -26,7 +29,8 @@ def table(head, rows) -> str:
     >>> table(["a"], [["<b>"], [2]])
     '<table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr><tr><td class=n>2</td></tr></table>'
     """
-    cells = "".join(f"<th>{escape(str(name))}</th>" for name in head)
+    right = [bool(rows) and all(isinstance(row[k], int | float) for row in rows) for k in range(len(head))]
+    cells = "".join(f"<th{' class=n' * number}>{escape(str(name))}</th>" for name, number in zip(head, right))
     out = [f"<tr>{cells}</tr>"]
     for row in rows:
         parts = []
