@@ -9,13 +9,15 @@ import numpy as np
 from geoalign.detectors.route_search import HALF, HIGH_RATIO, Sea
 from geoalign.detectors.ship_targets import days_of, stays, targets_of, without_ghosts
 from geoalign.detectors.ships import AMBIGUITY_M, FIXED_DAYS, FIXED_SEEN, SEEN
-from geoalign.kernels.route_lines import along_and_across
+from geoalign.kernels.route_lines import along_and_across, extended
 from geoalign.types.changes import CONFIRMED, ENDED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import grid_coords
 
 UNITS = "ships/pass/100 km2"
 FWHM = 2.355
 """Full width at half maximum, in standard deviations."""
+PAINTED = 2.0
+"""Half width of a route's area, in standard deviations: 95 % of its ships."""
 LEAST_PASSES = 4
 """Passes below which nothing is said of a pixel."""
 LEAST_SEEN = 0.5
@@ -181,8 +183,9 @@ def cells_told(rows, sea, prior, least=1, since=0):
     rows_at, cols_at = np.mgrid[: sea.shape[0], : sea.shape[1]]
     centres = sea.xy(np.column_stack([rows_at.ravel(), cols_at.ravel()]).astype(float))
     for k, row in reversed(list(enumerate(rows))):  # the strongest last, on top
-        across = along_and_across(row["line"], centres)[1].reshape(sea.shape)
-        here = (np.abs(across) <= row["half"]) & seen
+        # a cell further at the ends: the last ships seen lie short of where the route ends
+        across = along_and_across(extended(row["line"], sea.cell_m), centres)[1].reshape(sea.shape)
+        here = (np.abs(across) <= PAINTED / HALF * row["half"]) & seen
         new = row["formed"] and row["first"] >= since
         later = row["last"] + 1 if row["ended"] and row["last"] + 1 < sea.time.size else -1
         route[here] = k

@@ -38,6 +38,8 @@ LOW_PFA = 1e-3
 LONGEST_M, LONGEST_PX = 600.0, 100
 """Length of the largest ship; in px where the grid has no size in metres."""
 MOST_PX = 150
+LOBES_M = 200.0
+"""So far around a bright ship, what is much fainter is its side lobes; in coarse pixels it is a fainter ship."""
 LEAST_AREA_M2, LEAST_CELLS = 300.0, 20
 """What `min_area_m2` means by default, with and without a size of pixels."""
 LAND_BUFFER_M, LAND_BUFFER_PX = 250.0, 3
@@ -224,6 +226,7 @@ class Ships:
             outputs={"ship": bool, "near": bool, "contrast": "float32", "evidence": "float32", "code": "uint8"},
             n_min=n_min,
             max_px=longest,
+            level_px=LEVEL_PX if size is None else int(np.clip(np.rint(LOBES_M / size), 1, LEVEL_PX)),
             tolerance=near,
         )
 
@@ -365,9 +368,9 @@ def _together(one, other):
     )
 
 
-def _targets(hit, weak, bright, ratio, evidence, code, *, n_min, max_px, tolerance):
+def _targets(hit, weak, bright, ratio, evidence, code, *, n_min, max_px, level_px, tolerance):
     water = code == SEEN
-    ship = targets(ratio, hit & water, weak & water, bright, n_min=n_min, max_px=max_px) & water
+    ship = targets(ratio, hit & water, weak & water, bright, n_min=n_min, max_px=max_px, level_px=level_px) & water
     near = distance_transform_edt(~ship) <= tolerance if ship.any() else ship
     with np.errstate(divide="ignore", invalid="ignore"):
         contrast = np.where(water, 10 * np.log10(np.maximum(ratio, 1e-4)), np.nan)

@@ -17,6 +17,9 @@ LAND_PX, LAND_GROW_PX = 17, 20
 """Radius of the disc that must fit into land, and how far land follows its bright ground from there."""
 LAND_RATIO = 3.5
 """Brightness, in darkest windows, above which ground is more than sea (means of 5 x 5)."""
+GLARE_RATIO = 30.0
+"""Darkest windows that one cell counts for at most in them: one or two bright cells, a ship at coarse resolution, don't
+make the ground around them bright."""
 START_RATIO = 6.0
 """Brightness, in darkest windows, above which a cell takes no part in the first background."""
 CENSOR_PFA = 1e-4
@@ -169,10 +172,11 @@ def ground(image, given, floor, power, *, buffer_px):
     whole = box_sums(np.ones(cells.shape, np.int64), DARK_PX)
     with np.errstate(invalid="ignore", divide="ignore"):
         dark = np.where(n >= FEWEST * whole, total / n, np.inf)
-        near = box_sums(np.where(seen, cells, 0), 2) / box_sums(seen.astype(np.int64), 2)
     dark = minimum_filter(dark, 2 * DARK_REACH_PX + 1, mode="nearest")
     dark = np.maximum(dark, LEVELS)
-    bright = near > LAND_RATIO * dark
+    capped = np.where(seen, np.minimum(cells, np.floor(np.minimum(GLARE_RATIO * dark, TOP))), 0).astype(np.int64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bright = box_sums(capped, 2) / box_sums(seen.astype(np.int64), 2) > LAND_RATIO * dark
     land = _derived(bright) if given is None else given
     if buffer_px > 0 and land.any():
         land = distance_transform_edt(~land) <= buffer_px

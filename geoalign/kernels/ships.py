@@ -9,7 +9,7 @@ from scipy.ndimage import binary_closing, label
 from geoalign.kernels.cfar import box_sums, whole_numbers
 
 LEVEL_PX = 20
-"""Half side of the window whose passing cells say how bright a target is."""
+"""Half side, at most, of the window whose passing cells say how bright a target is."""
 OUTLINE_RATIO = 0.3
 """A target's cells have at least that share of it: a good half of the amplitude."""
 SLIMMEST = 12
@@ -25,18 +25,18 @@ LN_STAY, LN_AWAY = math.log(0.8 / 0.05), math.log(0.2 / 0.95)
 """ln likelihood ratios of a fixed object: seen in 80 % of the passes, where ships are in 5 %."""
 
 
-def targets(ratio, hit, weak, bright, *, n_min, max_px):
+def targets(ratio, hit, weak, bright, *, n_min, max_px, level_px=LEVEL_PX):
     """Which cells belong to ships, (row, col) bool.
 
     ratio : cells in means of their background; hit, weak : from `cfar.cells_of`; bright : from `cfar.ground`
-    n_min : cells; max_px : longest side of the box around a ship
+    n_min : cells; max_px : longest side of the box around a ship; level_px : reach of a bright ship's side lobes
 
     A target is what hangs together (corners count, gaps of two cells are closed) of weak cells that are not much
     darker than the passing ones around, and holds a passing one. In the side lobes and ghosts of a bright
     ship, that leaves the ship. Among other bright things, as in harbours and towns, only large targets count.
     """
     cells = np.maximum(whole_numbers(ratio, 1.0, 1.0), 0)
-    level = box_sums(np.where(hit, cells, 0), LEVEL_PX) / np.maximum(box_sums(hit.astype(np.int64), LEVEL_PX), 1)
+    level = box_sums(np.where(hit, cells, 0), level_px) / np.maximum(box_sums(hit.astype(np.int64), level_px), 1)
     core = weak & (cells >= OUTLINE_RATIO * level)
     closed = binary_closing(np.pad(core, 2), np.ones((3, 3)))[2:-2, 2:-2]
     number, n = label(closed, np.ones((3, 3)))

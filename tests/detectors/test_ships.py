@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from geoalign import ConfigError, StackError, check_changes, detect, new_stack
 from geoalign.detectors.ships import find
@@ -167,3 +169,14 @@ def test_options_are_checked(options):
 def test_bands_that_are_no_backscatter_are_refused():
     with pytest.raises(StackError, match="backscatter"):
         find(new_stack({"red": np.ones((1, 9, 9)), "nir": np.ones((1, 9, 9))}, ["2024-01-01"]))
+
+
+@pytest.mark.parametrize("size_m", [50.0, 250.0])
+def test_ships_of_one_pixel_are_found_beside_much_brighter_ones(size_m):
+    rng = np.random.default_rng(4)
+    power = sea(shape=(120, 120), seed=4)
+    rows, cols = np.unravel_index(rng.choice(40 * 40, 25, replace=False), (40, 40))
+    power[0, 3 * rows + 1, 3 * cols + 1] = 0.01 * 10 ** rng.uniform(1.5, 3.2, 25)
+    box = GeoBox((120, 120), Affine(size_m, 0, 5e5, 0, -size_m, 4e6), "EPSG:32633")
+    found = find(new_stack({"vv": power}, ["2024-01-01"], geobox=box), enl=LOOKS, ambiguity_m=None)
+    assert len(found) >= 24
