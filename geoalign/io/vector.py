@@ -67,7 +67,7 @@ def write_polygons(frame, path) -> Path:
     frame = _with_dates(frame)
     with atomic(path) as partial:
         if kind == "GeoParquet":
-            frame.to_parquet(partial, index=False)
+            frame.to_parquet(partial, index=False, compression="zstd", write_covering_bbox=True)
         else:
             _write_ogr(frame, partial, kind)
     return path

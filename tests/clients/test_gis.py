@@ -97,6 +97,24 @@ def test_there_and_back_nothing_is_lost(frame, tmp_path, suffix):
     assert back.geometry.symmetric_difference(frame.geometry).area.max() < (5.0 if suffix == "geojson" else 1e-6)
 
 
+def test_geoparquet_satisfies_an_independent_validator(frame, tmp_path):
+    validator = pytest.importorskip("geoparquet_validator", reason="pip install geoparquet-validator")
+    report = validator.check(str(write_polygons(frame, tmp_path / "changes.parquet")))
+    for name in ("core", "covering", "distribution"):
+        assert validator.conformant(report, name), validator.failed(report)
+
+
+def test_geojson_satisfies_an_independent_model_of_rfc_7946(frame, tmp_path):
+    model = pytest.importorskip("geojson_pydantic", reason="pip install geojson-pydantic")
+    text = write_polygons(frame, tmp_path / "changes.geojson").read_text(encoding="utf-8")
+    read = model.FeatureCollection.model_validate_json(text)
+    assert len(read.features) == len(frame)
+    assert "crs" not in json.loads(text)  # RFC 7946 has no other than degrees
+    for feature in read.features:
+        # ISO dates, not times: what was a day stays one
+        assert all(len(feature.properties[name]) == 10 for name in DAYS if feature.properties[name])
+
+
 def test_rasters_are_cogs_and_come_back(folder, changes):
     for path in folder.glob("*.tif"):
         valid, errors, _ = cog_validate(path, strict=True)
@@ -114,6 +132,15 @@ def test_pystac_finds_everything_that_stac_names(folder):
     for asset in items[0].get_assets().values():
         assert (folder / Path(asset.href).name).is_file()
     assert items[0].properties["proj:code"] == "EPSG:32633"
+
+
+def test_stac_satisfies_the_schema(folder):
+    pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    collection = pystac.Collection.from_file(str(folder / "collection.json"))
+    for thing in (collection, *collection.get_items()):
+        document = thing.to_dict(include_self_link=False)
+        # the schemas of extensions lie on the network; that of STAC itself comes with pystac
+        pystac.validation.validate_dict(document | {"stac_extensions": []}, href=str(folder / "x.json"))
 
 
 def test_the_readme_names_every_file_and_field(folder, frame):
