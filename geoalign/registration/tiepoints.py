@@ -367,8 +367,8 @@ class Level:
 
     @cached_property
     def whole(self) -> bool:
-        """Whether one tile, the whole image, serves all windows."""
-        return len({id(tile) for tile in self.ref}) == 1
+        """Whether one tile of each, the whole image, serves all windows."""
+        return all(len({id(tile) for tile in tiles}) == 1 for tiles in (self.ref, self.mov))
 
     def part(self, keep) -> Level:
         """The same with some of the windows, keep (n,) bool."""
