@@ -30,8 +30,8 @@ OUTCOME = {"outcome": "uint8", "confirmed": "uint16", "over": "uint16"}
 MIN_HISTORY = 16
 """Scenes of history that a watch needs: with fewer, the noise and its autocorrelation are anybody's guess."""
 
-SUSPECT_NATS = np.float32(2.9)
-"""Evidence above the cost of a start below which a pixel is neither `first` nor `provisional`."""
+SUSPECT_NATS, LIKELY_NATS = np.float32(2.9), np.float32(4.4)
+"""Evidence above the cost of a start below which a pixel is not `first`, and not `provisional`."""
 
 _FOLDED = (
     "coefficients", "spread", "noise", "before", "freedom", "n_obs", "n_watched", "last", *CHARTS, *OUTCOME,
@@ -281,7 +281,8 @@ class Watch:
         cost = start_cost(np.maximum(np.int64(state.attrs["n_scenes"]) - state.attrs["n_history"], 1))
         evidence = state.evidence.values
         above = np.maximum(evidence[0], evidence[1]) - np.float32(cost)
-        return (above >= SUSPECT_NATS) | (state.outcome.values > 0)
+        once = (state.n_since.values == 1).any(axis=0)
+        return (above >= LIKELY_NATS) | ((above >= SUSPECT_NATS) & once) | (state.outcome.values > 0)
 
 
 def _learned(series, *, x, years, step, order):

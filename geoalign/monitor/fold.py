@@ -184,7 +184,8 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
     flagged: dict[str, list[np.ndarray]] = {name: [] for name in FRAME_COLUMNS}
     counts = []
     if n_obs is None:
-        n_obs, _ = _looked(detector, state, tile, frame.shape[1])
+        known = state if isinstance(detector, Selective) else detector.report(state)
+        n_obs = known.n_obs.values
     for step in steps:
         go_on()
         values = read_tile(root, step.scene.key, tile)
@@ -217,7 +218,7 @@ def _looked(detector, state, tile, width):
     for name, layer in state.variables.items():
         if name not in state.coords:
             flat = layer.values.reshape(*layer.shape[:-2], -1)
-            cut[name] = (layer.dims, flat[..., at][..., None, :])
+            cut[name] = (layer.dims, np.take(flat, at, axis=-1)[..., None, :])
     few = state.drop_vars(list(state.data_vars)).assign(cut)
     return state.n_obs.values, _flagged(detector.report(few), at, tile, width)
 
