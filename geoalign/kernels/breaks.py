@@ -173,29 +173,55 @@ def segment(w, x, total, years, n, order, free, soft, cuts, limits, common, cp, 
     """All breaks of a series: fills cp (first changed observations, sorted), widening and evidence; returns their
     number, and the evidence of the whole series for any change."""
     count = np.int64(0)
-    waiting = np.zeros((2 * MOST + 4, 2), np.int64)
-    waiting[0, 1] = n
-    n_waiting = np.int64(1)
+    # stretches that are to be split: from, to, kind of change, its first and last place; and how sure it is
+    waiting = np.zeros((MOST + 4, 5), np.int64)
+    surest, widths = np.empty(MOST + 4), np.empty(MOST + 4)
+    fresh = np.zeros((3, 2), np.int64)
+    fresh[0, 1] = n
+    n_fresh, n_waiting = np.int64(1), np.int64(0)
     overall, widen_all = np.nan, 1.0
-    while n_waiting > 0 and count < MOST - 1:
+    while count < MOST - 1:
+        for q in range(n_fresh):
+            a, b = fresh[q, 0], fresh[q, 1]
+            kind, first, last, widen, sure = examine(w, x, total, years, a, b, order, free, cuts, limits, common, s)
+            if np.isnan(overall):
+                overall, widen_all = sure, widen
+            if kind == 0:
+                continue
+            waiting[n_waiting, 0], waiting[n_waiting, 1], waiting[n_waiting, 2] = a, b, kind
+            waiting[n_waiting, 3], waiting[n_waiting, 4] = first, last
+            surest[n_waiting], widths[n_waiting] = sure, widen
+            n_waiting += 1
+        if n_waiting == 0:
+            break
+        # the surest first: a restless end of the series must not use up the breaks that can be followed
+        best = np.int64(0)
+        for q in range(1, n_waiting):
+            if surest[q] > surest[best]:
+                best = q
+        a, b, kind, first, last = (
+            waiting[best, 0],
+            waiting[best, 1],
+            waiting[best, 2],
+            waiting[best, 3],
+            waiting[best, 4],
+        )
+        widen = widths[best]
         n_waiting -= 1
-        a, b = waiting[n_waiting, 0], waiting[n_waiting, 1]
-        kind, first, last, widen, sure = examine(w, x, total, years, a, b, order, free, cuts, limits, common, s)
-        if np.isnan(overall):
-            overall, widen_all = sure, widen
-        if kind == 0:
-            continue
+        waiting[best] = waiting[n_waiting]
+        surest[best], widths[best] = surest[n_waiting], widths[n_waiting]
         if kind != PASSING:
             first, _, _ = place(w, x, total, years, a, first, b, order, free, soft, widen, cuts, s)
+        n_fresh = np.int64(0)
         for begin in (first, last):
             if begin > 0:
                 cp[count] = begin
                 count += 1
-                waiting[n_waiting, 0], waiting[n_waiting, 1] = a, begin
-                n_waiting += 1
+                fresh[n_fresh, 0], fresh[n_fresh, 1] = a, begin
+                n_fresh += 1
                 a = begin
-        waiting[n_waiting, 0], waiting[n_waiting, 1] = a, b
-        n_waiting += 1
+        fresh[n_fresh, 0], fresh[n_fresh, 1] = a, b
+        n_fresh += 1
     if count == 0:
         return count, overall
     cp[:count] = np.sort(cp[:count])

@@ -111,3 +111,14 @@ def test_input_that_makes_no_sense_is_refused():
         detect(new_stack({"one": np.ones((30, 2, 2)), "two": np.ones((30, 2, 2))}, time), "breaks")
     with pytest.raises(ConfigError, match="max_breaks"):
         detect(new_stack({"ndvi": np.ones((30, 2, 2))}, time), "breaks", max_breaks=0)
+
+
+def test_the_largest_break_is_found_before_a_restless_end():
+    """More breaks than are followed up: the surest of them are, wherever they lie."""
+    time = np.arange("1990-01-01", "2020-01-01", 8, "datetime64[D]")
+    ndvi = np.random.default_rng(3).normal(0.6, 0.02, (time.size, 1, 1))
+    ndvi[200:] -= 0.4
+    for k in range(24):
+        ndvi[500 + 30 * k : 530 + 30 * k] += 0.15 if k % 2 else 0.0
+    found = detect(new_stack({"ndvi": ndvi}, time), "breaks")
+    assert found.date.values[0, 0].astype("datetime64[D]") == time[200]
