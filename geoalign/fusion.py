@@ -14,6 +14,9 @@ WINDOW_DAYS = 180.0
 CAP = 6.0
 """ln likelihood ratio that one sensor may bring, for or against: a model that is never wrong by more than 1 in 400."""
 
+ALONE = 8.0
+"""ln likelihood ratio, uncapped, from which a change stands that only one of the sensors that looked has seen."""
+
 
 def fuse(
     sources: dict, *, prior: float = 0.02, window_days: float = WINDOW_DAYS, sigma_px: float = 0.0, weights=None,
@@ -37,7 +40,9 @@ def fuse(
 
     Returns
     -------
-    Changes (y, x), lazy where a source is: changed where the odds are above even. `date` is the earliest of the sensors
+    Changes (y, x), lazy where a source is: changed where the odds are above even and, where one sensor alone shows a
+    change that another saw nothing of, its own ln likelihood ratio is 8 or more: the false alarms of all sensors would
+    add up otherwise. `date` is the earliest of the sensors
     that agree, `date_after` the latest day on which one of them still saw no change. `magnitude` is the fused ln
     likelihood ratio, `n_sensors` how many sensors show the change, `status` and `direction` those of the strongest.
 
@@ -70,8 +75,7 @@ def fuse(
     _check(sources, prior, window_days, sigma_px, weights, cap)
     parts = [sources[n] for n in names]
     ratios = [_ratio(c, weights.get(n, 1.0), cap) for n, c in zip(names, parts)]
-    bare = [r.drop_vars(list(r.coords)) for r in ratios]
-    ratio = xr.concat(bare, "sensor")
+    ratio = xr.concat(ratios, "sensor")
     date, after = (xr.concat([_stamps(c, layer) for c in parts], "sensor") for layer in ("date", "date_after"))
     base = float(np.log(prior / (1 - prior)))
     found = neighbourhood(
@@ -85,7 +89,10 @@ def fuse(
         window=int(window_days * 86400e9),
         base=base,
     )
-    hit = (found.odds > 0) & (found.day != NEVER)
+    own = xr.concat([_evidence(c, weights.get(n, 1.0)) for n, c in zip(names, parts)], "sensor")
+    # the other sensors' evidence against lies at the pixel; a change seen a little apart counts in n_sensors
+    doubted = (found.n_sensors < 2) & (own < 0).any("sensor") & (own.max("sensor") < ALONE)
+    hit = (found.odds > 0) & (found.day != NEVER) & ~doubted
     of_lead = {k: _pick([c[k] for c in parts], found.lead) for k in ("status", "direction")}
     ended = of_lead["status"] == ENDED
     day = xr.where(hit, found.day, NEVER).astype("datetime64[ns]")
@@ -144,10 +151,16 @@ def _check(sources, prior, window_days, sigma_px, weights, cap):
 
 def _ratio(changes, weight, cap):
     """Tempered, capped ln likelihood ratio (y, x) float32; NaN where not observable."""
+    ratio = weight * _evidence(changes, 1.0)
+    return ratio.clip(-cap, cap).astype("float32")
+
+
+def _evidence(changes, weight):
+    """Tempered ln likelihood ratio (y, x) without coordinates; NaN where not observable."""
     base = float(np.log(changes.attrs["prior"] / (1 - changes.attrs["prior"])))
     p = changes.probability.astype("float64").clip(1e-12, 1 - 1e-12)
-    ratio = (weight * (np.log(p / (1 - p)) - base)).clip(-cap, cap)
-    return ratio.where(changes.status != NOT_OBSERVABLE).astype("float32")
+    ratio = weight * (np.log(p / (1 - p)) - base)
+    return ratio.where(changes.status != NOT_OBSERVABLE).drop_vars(list(ratio.coords))
 
 
 def _stamps(changes, layer):
