@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=96)
     options = parser.parse_args()
     if "fusion" in options.parts:
-        write_section("optical.py: fusion", fusion(options.seeds, 6000))
+        write_section("optical.py: fusion", fusion(options.seeds, 12000))
     if "trends" in options.parts:
         write_section("optical.py: trends", trends(1500, options.seeds))
     if "themes" in options.parts:
