@@ -6,14 +6,11 @@ from scipy.stats import kendalltau, theilslopes
 
 from geoalign.kernels.harmonic import regressors
 from geoalign.kernels.trend import (
-    COMMON,
-    RARE,
+    STEP_MARGIN,
     deseasoned_periods,
     lag_one,
-    limit_of,
     mann_kendall,
-    normal_score,
-    step_margin,
+    score_scale,
     step_or_line,
     trends,
     unbiased,
@@ -52,28 +49,18 @@ def test_rank_score_and_slope_are_those_of_the_obvious_code(seed):
 @pytest.mark.parametrize("n", [20, 40, 80])
 def test_the_size_holds_under_autocorrelation(n):
     found = trends(autocorrelated(n, (3000, n), 0.6), np.zeros(3000))
-    called = np.abs(found[:, 2]) > 1.96
+    called = (np.abs(found[:, 2]) > 1.96) & (found[:, 4] < STEP_MARGIN)
     assert 0.032 < called.mean() < 0.062
 
 
-def test_a_score_is_told_as_the_normal_one_of_its_chance():
-    for n, r in ((9, 0.0), (20, 0.3), (47, 0.6), (300, 0.2)):
-        common, rare = limit_of(COMMON, n, r), limit_of(RARE, n, r)
-        assert normal_score(common, n, r) == pytest.approx(1.96)
-        assert normal_score(-max(rare, 1.1 * common), n, r) == pytest.approx(-2.576, abs=1e-3)
-        told = [normal_score(s, n, r) for s in np.linspace(0.01, 6, 50)]
-        assert (np.diff(told) > 0).all()
-    assert step_margin(8, 0.0) == 1.5 < step_margin(40, 0.0) < step_margin(120, 0.0) < step_margin(120, 0.5)
-
-
-@pytest.mark.parametrize("size", [2.0, 3.0, 4.0, 6.0, 12.0])
+@pytest.mark.parametrize("size", [4.0, 6.0, 12.0])
 @pytest.mark.parametrize("r", [0.0, 0.6])
 def test_steps_are_not_trends(size, r):
     y = autocorrelated(int(size), (800, 30), r)
     place = np.random.default_rng(0).integers(4, 26, 800)
     y += size * (np.arange(30) >= place[:, None])
     found = trends(y, np.zeros(800))
-    assert (np.abs(found[:, 2]) > 1.96).mean() < (0.1 if size > 2 else 0.12)
+    assert ((np.abs(found[:, 2]) > 1.96) & (found[:, 4] < STEP_MARGIN)).mean() < 0.1
     if size > 5:
         assert np.median(np.abs(found[:, 5] - place)) == 0
 
@@ -81,17 +68,16 @@ def test_steps_are_not_trends(size, r):
 def test_trends_are_found_and_not_held_for_steps():
     y = autocorrelated(7, (800, 30), 0.2) + np.linspace(0, 6, 30)
     found = trends(y, np.zeros(800))
-    assert (found[:, 2] > 1.96).mean() > 0.9
+    assert ((found[:, 2] > 1.96) & (found[:, 4] < STEP_MARGIN)).mean() > 0.9
     assert np.median(found[:, 1]) == pytest.approx(6 / 29, rel=0.05)
-    gain, _, _ = step_or_line(y[0], np.arange(30), 30)
+    gain, _ = step_or_line(y[0], np.arange(30), 30)
     assert gain == pytest.approx(found[0, 4])
 
 
 def test_a_residual_shift_weakens_the_score():
     y = autocorrelated(3, (50, 20), 0.0) + np.linspace(0, 4, 20)
     plain, shifted = (trends(y, np.full(50, v))[:, 2] for v in (0.0, 3.0))
-    assert ((np.abs(shifted) < np.abs(plain)) | (plain == 0)).all()
-    assert (plain != 0).mean() > 0.6
+    assert (np.abs(shifted) < np.abs(plain)).all()
 
 
 def test_autocorrelation_skips_gaps_and_is_freed_of_its_bias():
@@ -103,6 +89,7 @@ def test_autocorrelation_skips_gaps_and_is_freed_of_its_bias():
     x = np.arange(n) - (n - 1) / 2
     flat = y - y.mean(1, keepdims=True) - (y @ x / (x @ x))[:, None] * x
     assert np.mean([unbiased(lag_one(v, np.arange(n), n), n) for v in flat]) == pytest.approx(0.6, abs=0.03)
+    assert score_scale(20, 0.6) > score_scale(80, 0.6) > 1
 
 
 def test_the_season_is_taken_out_and_gaps_stay_gaps():
@@ -119,15 +106,6 @@ def test_the_season_is_taken_out_and_gaps_stay_gaps():
     assert np.isfinite(np.delete(periods[0], 4)).all()
     expected = 0.5 + 0.01 * (np.arange(12) + 0.5)
     np.testing.assert_allclose(np.delete(periods[0] - expected, 4), 0, atol=0.012)
-
-
-def test_a_period_just_begun_has_no_value():
-    number = np.repeat(np.arange(13), [10] * 12 + [1])
-    periods, _ = deseasoned_periods(np.ones((1, 121), np.float32), np.ones((121, 2)), number, 13, 0)
-    assert np.isnan(periods[0]).tolist() == [False] * 12 + [True]
-    thin = np.ones((1, 121), np.float32)
-    thin[0, np.arange(121) % 10 > 0] = np.nan
-    assert np.isfinite(deseasoned_periods(thin, np.ones((121, 2)), number, 13, 0)[0]).all()
 
 
 def test_too_little_is_said():
