@@ -9,11 +9,20 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2
 
-from geoalign.kernels.break_fit import SHORTEST, TREND_YEARS, fit
+from geoalign.kernels.break_fit import SHORTEST, TREND_YEARS, columns_for, fit
 from geoalign.kernels.segments import FAST, WIDTH, factor, forward, trimmed_variance
 
 PULSES = np.array([6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512])
 """Lengths of passing steps that are looked for, in observations."""
+
+PAIR_GRID = 28
+"""Places at which two steps at once are looked for."""
+
+LEFT_OVER = 1.5
+"""Two steps are looked for where one change leaves so much of the variance that neighbouring dates tell."""
+
+EXPLAINED = 1.35
+"""What leaves no more than so much of that variance explains a stretch: whatever season changes leaves more."""
 
 GRID = 16
 """Places at which a change of season and trend is looked for; the best is refined afterwards."""
@@ -151,6 +160,50 @@ def best_passing(m, p, n_band, s):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def pair_gain(i, j, p, n_band, s):
+    """How much two steps, at i and j > i, of any sizes take off the sum of squares."""
+    both = float(i)
+    for c in range(p):
+        both -= s.c[c, i] * s.c[c, j]
+    one, two = max(i - s.h[i], 0.3), max(j - s.h[j], 0.3)
+    rest = max(one * two - both * both, 0.1 * one * two)
+    gain = 0.0
+    for k in range(n_band):
+        a, b = s.sums[k, i], s.sums[k, j]
+        gain += (two * a * a - 2.0 * both * a * b + one * b * b) / rest
+    return gain
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def best_pair(m, p, n_band, s):
+    """Two steps at once, from `step_sums`: the largest fall of the sum of squares, and their places.
+
+    One of two steps alone leaves the other in the residuals, where it looks like noise, and trend and season bend to
+    both: a staircase of two can hide from a test for one. Looked for on PAIR_GRID places, then one after the other.
+    """
+    stride = max(1, (m - 2 * SHORTEST) // PAIR_GRID)
+    top, first, last = -1.0, SHORTEST, 2 * SHORTEST
+    for i in range(SHORTEST, m - 2 * SHORTEST + 1, stride):
+        for j in range(i + SHORTEST, m - SHORTEST + 1, stride):
+            gain = pair_gain(i, j, p, n_band, s)
+            if gain > top:
+                top, first, last = gain, i, j
+    for _ in range(3):
+        before = top
+        for i in range(max(SHORTEST, first - stride), min(last - SHORTEST, first + stride) + 1):
+            gain = pair_gain(i, last, p, n_band, s)
+            if gain > top:
+                top, first = gain, i
+        for j in range(max(first + SHORTEST, last - stride), min(m - SHORTEST, last + stride) + 1):
+            gain = pair_gain(first, j, p, n_band, s)
+            if gain > top:
+                top, last = gain, j
+        if top == before:
+            break
+    return top, first, last
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def best_season(x, total, years, a, b, p, n_band, s):
     """The same for another fit altogether from a place on: largest fall of the sum of squares, and the place.
 
@@ -255,7 +308,31 @@ def examine(w, x, total, years, a, b, order, free, cuts, limits, common, s):
         first, last = a + begin, a + begin + length
     elif kind == SEASON:
         first = a + other
-    widen = dependence(w, x, total, years, a, first, last, b, order, free, cuts, s)
+    gained = top if kind == STEP else pass_top if kind == PASSING else season_top
+    two, joint, i, j = -1.0, np.inf, place, 0
+    if (squares - gained) / freedom > LEFT_OVER and m >= 4 * SHORTEST:
+        pair_top, i, j = best_pair(m, p, n_band, s)
+        two = ratio(pair_top, squares, scale)
+        if two < max(step, passing, season) + limits[0, m] or (squares - pair_top) / freedom > EXPLAINED:
+            two, i, j = -1.0, place, 0
+    elif kind == PASSING:
+        i, j = begin, begin + length
+    if two > 0.0 or (kind != SEASON and (squares - gained) / freedom < EXPLAINED):
+        # parts that carry the season by themselves tell more: it may differ between them
+        ends = (0, i, j, m) if j > 0 else (0, i, m, m)
+        for k in range(3):
+            low, high = a + ends[k], a + ends[k + 1]
+            if high > low and columns_for(high - low, years[high - 1] - years[low], order) < p:
+                joint = joint_dependence(a, b, i, j, p, n_band, cuts, s)
+                break
+    if two > 0.0:
+        widen = min(dependence(w, x, total, years, a, a + i, a + j, b, order, free, cuts, s), joint)
+        two /= widen + max(i - s.h[i], j - s.h[j], 0.3) * common / noise
+        if two > limits[0, m] + limits[1, m]:
+            evidence = 0.5 * two - 2.0 * np.log(float(m)) - 2.0 * n_band * np.log(1.0 + EFFECT * np.sqrt(m / 3.0))
+            return PASSING, a + i, a + j, widen, evidence
+        joint = np.inf
+    widen = min(dependence(w, x, total, years, a, first, last, b, order, free, cuts, s), joint)
     step /= widen + loose
     step_sure = odds(m, n_band, squares, scale, step, widen, common / noise, s)
     passing /= widen + loose_pass
@@ -333,6 +410,40 @@ def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
                 below += e[i] * e[i]
     r = local_dependence(a, b, n_band, cuts, s) + SLACK
     return widening_of(min(above, r * below), below, used / (b - a))
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def joint_dependence(a, b, i, j, p, n_band, cuts, s):
+    """The same around one fit of a to b with steps at a + i and a + j (j 0: one step only), from `step_sums`.
+
+    Season and trend are those of the whole stretch: parts of less than a year can't tell theirs, and what they miss
+    looks like autocorrelation. s.e are the residuals afterwards.
+    """
+    m = b - a
+    one = max(i - s.h[i], 0.3)
+    two = max(j - s.h[j], 0.3) if j > 0 else 1.0
+    both = 0.0
+    if j > 0:
+        both = float(i)
+        for c in range(p):
+            both -= s.c[c, i] * s.c[c, j]
+    rest = max(one * two - both * both, 0.1 * one * two)
+    above, below = 0.0, 0.0
+    for k in range(n_band):
+        f, g = s.sums[k, i], s.sums[k, j] if j > 0 else 0.0
+        step_one, step_two = (two * f - both * g) / rest, (one * g - both * f) / rest
+        e = s.e[k, a:b]
+        for t in range(m):
+            explained = (step_one if t < i else 0.0) + (step_two if t < j else 0.0)
+            for c in range(p):
+                there = step_one * s.c[c, i] + (step_two * s.c[c, j] if j > 0 else 0.0)
+                explained -= (s.c[c, t + 1] - s.c[c, t]) * there
+            e[t] -= explained
+        for t in range(m - 1):
+            above += e[t] * e[t + 1]
+            below += e[t] * e[t]
+    r = local_dependence(a, b, n_band, cuts, s) + SLACK
+    return widening_of(min(above, r * below), below, (p + 2) / m)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)

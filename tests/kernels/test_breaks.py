@@ -3,7 +3,7 @@ import pytest
 
 from geoalign.kernels.break_fit import HELD, fit, space
 from geoalign.kernels.break_noise import ONE, outlier_limits, spikes
-from geoalign.kernels.break_tests import best_passing, best_season, best_step, change_limits, step_sums
+from geoalign.kernels.break_tests import best_pair, best_passing, best_season, best_step, change_limits, step_sums
 from geoalign.kernels.breaks import find
 from geoalign.kernels.segments import PACKED, products, regressors, running
 
@@ -138,3 +138,32 @@ def test_of_many_breaks_the_surest_are_kept_in_order():
     _, _, n_changes, _, _, date, *_ = look(values, years, most=2)
     assert (n_changes >= 5).all()
     assert (date[:, 0] < date[:, 1]).all()
+
+
+@pytest.mark.parametrize(("first", "second"), [(-0.3, 0.3), (-0.2, -0.2), (-0.2, 0.1)])
+def test_two_steps_do_not_hide_each_other(first, second):
+    """In ten years of one season; a test for one step alone sees the other as noise, or as trend and season."""
+    rng = np.random.default_rng(4)
+    years = np.arange(120) * 12 / 365.25
+    values = 0.6 + 0.1 * np.cos(2 * np.pi * years) + 0.02 * rng.normal(size=(20, 120))
+    values[:, 36:] += first
+    values[:, 76:] += second
+    outcome, _, n_changes, *_, date, _, _, _, _, _ = look(values, years, alpha=0.001)
+    assert (outcome == 1).all()
+    assert (n_changes == 2).mean() >= 0.9
+    found = np.sort(np.where(date < 0, 999, date), axis=1)[:, :2]
+    assert (np.abs(found - [36, 76]).max(axis=1) <= 1).mean() >= 0.9
+
+
+def test_the_best_pair_takes_off_what_least_squares_says():
+    years, x, total, w, s = stage(90, 3)
+    w[0] += np.where(np.arange(90) >= 31, 3.0, 0.0) - np.where(np.arange(90) >= 58, 2.0, 0.0)
+    p, squares, _ = fit(w, x, total, years, 0, 90, 1, False, 0.0, (1e9, 1.0, 1e9), s)
+    step_sums(total, 0, 90, p, 1, s)
+    gain, i, j = best_pair(90, p, 1, s)
+    steps = [(np.arange(90) < k).astype(float) for k in (i, j)]
+    design = np.column_stack([*x[:p], *steps])
+    left = np.linalg.lstsq(design, w[0], rcond=None)[1][0]
+    assert abs(i - 31) <= 1
+    assert abs(j - 58) <= 1
+    np.testing.assert_allclose(squares - gain, left, rtol=1e-6)
