@@ -115,7 +115,7 @@ def gdal_env():
     return rasterio.Env(**_ENV)
 
 
-def _opened(path, **options):
+def opened(path, **options):
     import rasterio
 
     with warnings.catch_warnings():
@@ -155,7 +155,7 @@ def read_header(path, *, trusted_host: str | None = None) -> Header:
         if not urlsplit(path).path.lower().endswith(".jp2"):
             check_head(shown_path(path), head, size)
     try:
-        with gdal_env(), _opened(path) as src:
+        with gdal_env(), opened(path) as src:
             _check_claims(shown_path(path), src)
             return Header(
                 path=path,
@@ -238,7 +238,7 @@ def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
         raise StackError(f"{shown_path(path)} changed after it was opened. Open the stack again.")
     window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
     try:
-        with gdal_env(), _opened(path) as src:
+        with gdal_env(), opened(path) as src:
             if step == 1:
                 return src.read(band, window=window)
             size = (window.height // step, window.width // step)
@@ -247,7 +247,7 @@ def read_window(path, band, rows, cols, *, stamp=None, step: int = 1):
         fits = [(f, level) for level, f in enumerate(factors) if step % f == 0]
         factor, level = max(fits, default=(1, None))
         window = Window(cols[0] // factor, rows[0] // factor, size[1] * step // factor, size[0] * step // factor)
-        with gdal_env(), _opened(path, **({} if level is None else {"overview_level": level})) as src:
+        with gdal_env(), opened(path, **({} if level is None else {"overview_level": level})) as src:
             return src.read(band, window=window, out_shape=(len(band), *size) if isinstance(band, list) else size)
     except (rasterio.errors.RasterioError, MemoryError) as err:
         raise StackError(
@@ -263,7 +263,7 @@ def sample(path, band, header, *, size: int = 256):
 
     height, width = header.shape
     try:
-        with gdal_env(), _opened(path) as src:
+        with gdal_env(), opened(path) as src:
             coarse = [o for o in header.overviews if max(height, width) / o <= 2048]
             if coarse or max(height, width) <= 1024:
                 factor = max(1, -(-max(height, width) // size))

@@ -1,6 +1,9 @@
 """A raster that can't be used as a scene: what it holds is said all the same."""
 
+import socket
+
 import numpy as np
+import pytest
 import rasterio
 from rasterio.transform import from_origin
 
@@ -43,3 +46,20 @@ def test_integers_without_names_and_scale_are_a_doubt(tmp_path, capsys):
     write(tmp_path / "scene_20240503.tif", names=("", ""))
     assert cli.main(["info", str(tmp_path)]) == 0
     assert "check: bands have no names and no scale" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["scene_20240503.tif", "scene_20240503.vrt"])
+def test_what_is_refused_is_not_opened_to_be_told_of(tmp_path, capsys, name):
+    """A VRT, plain or in disguise, would have GDAL ask whomever it names."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        url = f"/vsicurl/http://127.0.0.1:{server.getsockname()[1]}/a.tif"
+        (tmp_path / name).write_text(
+            '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f"<SourceFilename>{url}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+        assert holds(tmp_path) == holds(tmp_path / name) == []
+        assert cli.main(["info", str(tmp_path / name)]) == 4
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert "4 x 4 px" not in capsys.readouterr().out
