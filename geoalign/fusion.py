@@ -14,6 +14,9 @@ WINDOW_DAYS = 180.0
 CAP = 6.0
 """ln likelihood ratio that one sensor may bring, for or against: a model that is never wrong by more than 1 in 400."""
 
+ROUNDING = 1e-3
+"""ln likelihood ratio that is none: a probability at its prior, stored in single precision, is no word against."""
+
 ALONE = 8.0
 """ln likelihood ratio, uncapped, from which a change stands that only one of the sensors that looked has seen."""
 
@@ -40,11 +43,11 @@ def fuse(
 
     Returns
     -------
-    Changes (y, x), lazy where a source is: changed where the odds are above even and, where one sensor alone shows a
-    change that another saw nothing of, its own ln likelihood ratio is 8 or more: the false alarms of all sensors would
-    add up otherwise. `date` is the earliest of the sensors
-    that agree, `date_after` the latest day on which one of them still saw no change. `magnitude` is the fused ln
-    likelihood ratio, `n_sensors` how many sensors show the change, `status` and `direction` those of the strongest.
+    Changes (y, x), lazy where a source is: changed where the odds are above even. A change that one sensor alone shows,
+    where another saw nothing of it, has odds above even only if its own ln likelihood ratio is 8 or more: the false
+    alarms of all sensors would add up otherwise. `date` is the earliest of the sensors that agree, `date_after` the
+    latest day on which one of them still saw no change. `magnitude` is the fused ln likelihood ratio, `n_sensors` how
+    many sensors show the change, `status` and `direction` those of the strongest.
 
     Raises
     ------
@@ -91,23 +94,24 @@ def fuse(
     )
     own = xr.concat([_evidence(c, weights.get(n, 1.0)) for n, c in zip(names, parts)], "sensor")
     # the other sensors' evidence against lies at the pixel; a change seen a little apart counts in n_sensors
-    doubted = (found.n_sensors < 2) & (own < 0).any("sensor") & (own.max("sensor") < ALONE)
-    hit = (found.odds > 0) & (found.day != NEVER) & ~doubted
+    doubted = (found.n_sensors < 2) & (own < -ROUNDING).any("sensor") & (own.max("sensor") < ALONE)
+    odds = xr.where(doubted, np.minimum(found.odds, 0.0), found.odds)
+    hit = (odds > 0) & (found.day != NEVER)
     of_lead = {k: _pick([c[k] for c in parts], found.lead) for k in ("status", "direction")}
     ended = of_lead["status"] == ENDED
     day = xr.where(hit, found.day, NEVER).astype("datetime64[ns]")
     why = parts[0].why.drop_vars(list(parts[0].why.coords))
     for c in parts[1:]:
         why = why | c.why.drop_vars(list(c.why.coords))
-    blind = found.odds.isnull()
+    blind = odds.isnull()
     layers = {
         "status": xr.where(blind, NOT_OBSERVABLE, xr.where(hit, xr.where(ended, ENDED, CONFIRMED), NO_CHANGE)),
         "date": day,
         "date_after": xr.where(hit, found.after, NEVER).astype("datetime64[ns]"),
         "date_by": day,
-        "magnitude": (found.odds - base).astype("float32"),
+        "magnitude": (odds - base).astype("float32"),
         "direction": xr.where(hit, of_lead["direction"], 0),
-        "probability": (1 / (1 + np.exp(-found.odds))).astype("float32"),
+        "probability": (1 / (1 + np.exp(-odds))).astype("float32"),
         "n_obs": sum(c.n_obs.drop_vars(list(c.n_obs.coords)).astype("uint16") for c in parts),
         "why": xr.where(blind, why, why & (WHY["misregistered"] | WHY["not_detectable"])),
         "n_sensors": xr.where(hit, found.n_sensors, 0).astype("uint8"),

@@ -116,6 +116,24 @@ def test_blind_sensors_say_nothing_and_weights_temper():
     assert (nobody.why == 4).all()
 
 
+def test_what_one_sensor_alone_shows_has_to_be_plain_where_another_looked():
+    """Evidence of 6.5 and 9 nats against another's weak "no"; of 6.5 where the other saw nothing at all."""
+    base = np.log(PRIOR / (1 - PRIOR))
+    day = np.full((1, 3), START + 100 * DAY)
+    shows, other = changes_at(np.array([[True, True, True]]), date=day), changes_at(np.zeros((1, 3), bool), date=day)
+    for changes, nats in ((shows, [6.5, 9.0, 6.5]), (other, [-1.0, -1.0, 0.0])):
+        odds = np.array([nats]) + base
+        changes["probability"] = xr.zeros_like(changes.probability) + (1 / (1 + np.exp(-odds))).astype(np.float32)
+        changes.attrs["prior"] = PRIOR
+    other["status"] = other.status.where([[True, True, False]], NOT_OBSERVABLE)
+    other["why"] = other.why.where([[True, True, False]], 1)
+    both = check_changes(fuse({"sar": shows, "optical": other}, prior=PRIOR), values=True)
+    assert both.status.values.tolist() == [[0, 3, 3]]
+    assert both.probability.values[0, 0] <= 0.5
+    assert (both.probability.values[0, 1:] > 0.5).all()
+    assert np.isnat(both.date.values[0, 0])
+
+
 def test_what_cannot_be_fused_is_refused():
     sources = pair()
     with pytest.raises(StateError, match="another grid"):
