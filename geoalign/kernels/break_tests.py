@@ -9,8 +9,9 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2
 
+from geoalign.kernels.break_dependence import dependence, follow, joint_dependence, pair_normal
 from geoalign.kernels.break_fit import SHORTEST, TREND_YEARS, columns_for, fit
-from geoalign.kernels.segments import FAST, WIDTH, factor, forward, trimmed_variance
+from geoalign.kernels.segments import FAST, WIDTH, factor, forward
 
 PULSES = np.array([6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512])
 """Lengths of passing steps that are looked for, in observations."""
@@ -26,9 +27,6 @@ EXPLAINED = 1.35
 
 GRID = 16
 """Places at which a change of season and trend is looked for; the best is refined afterwards."""
-
-SLACK = 0.15
-"""Autocorrelation of all residuals is believed up to so much beyond that of neighbours: more is breaks yet unknown."""
 
 STEP, PASSING, SEASON = 1, 2, 3
 
@@ -162,11 +160,7 @@ def best_passing(m, p, n_band, s):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def pair_gain(i, j, p, n_band, s):
     """How much two steps, at i and j > i, of any sizes take off the sum of squares."""
-    both = float(i)
-    for c in range(p):
-        both -= s.c[c, i] * s.c[c, j]
-    one, two = max(i - s.h[i], 0.3), max(j - s.h[j], 0.3)
-    rest = max(one * two - both * both, 0.1 * one * two)
+    one, two, both, rest = pair_normal(i, j, p, s)
     gain = 0.0
     for k in range(n_band):
         a, b = s.sums[k, i], s.sums[k, j]
@@ -382,108 +376,3 @@ def odds(m, n_band, squares, scale, top, widen, common, s):
             bulk *= 1.0 + gain
         sure += np.exp(value * gain / (1.0 + gain) - lift) / np.sqrt(bulk)
     return np.log(max(sure, 1e-300) / max(places, 1)) + lift
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
-    """By how much the variance of sums is larger than that of independent errors: (1 + r) / (1 - r), r the
-    autocorrelation of neighbouring observations around fits of the two or three stretches a, first, (last,) b."""
-    n_band = w.shape[0]
-    above, below, used = 0.0, 0.0, 0
-    for part in range(3):
-        if part == 0:
-            low, high = a, first
-        elif part == 1:
-            low, high = first, last if last > 0 else b
-        elif last > 0:
-            low, high = last, b
-        else:
-            break
-        p, _, _ = fit(w, x, total, years, low, high, order, free, 0.0, cuts, s)
-        if p == 0:
-            continue
-        used += p
-        for k in range(n_band):
-            e = s.e[k, low:high]
-            for i in range(high - low - 1):
-                above += e[i] * e[i + 1]
-                below += e[i] * e[i]
-    r = local_dependence(a, b, n_band, cuts, s) + SLACK
-    return widening_of(min(above, r * below), below, used / (b - a))
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def joint_dependence(a, b, i, j, p, n_band, cuts, s):
-    """The same around one fit of a to b with steps at a + i and a + j (j 0: one step only), from `step_sums`.
-
-    Season and trend are those of the whole stretch: parts of less than a year can't tell theirs, and what they miss
-    looks like autocorrelation. s.e are the residuals afterwards.
-    """
-    m = b - a
-    one = max(i - s.h[i], 0.3)
-    two = max(j - s.h[j], 0.3) if j > 0 else 1.0
-    both = 0.0
-    if j > 0:
-        both = float(i)
-        for c in range(p):
-            both -= s.c[c, i] * s.c[c, j]
-    rest = max(one * two - both * both, 0.1 * one * two)
-    above, below = 0.0, 0.0
-    for k in range(n_band):
-        f, g = s.sums[k, i], s.sums[k, j] if j > 0 else 0.0
-        step_one, step_two = (two * f - both * g) / rest, (one * g - both * f) / rest
-        e = s.e[k, a:b]
-        for t in range(m):
-            explained = (step_one if t < i else 0.0) + (step_two if t < j else 0.0)
-            for c in range(p):
-                there = step_one * s.c[c, i] + (step_two * s.c[c, j] if j > 0 else 0.0)
-                explained -= (s.c[c, t + 1] - s.c[c, t]) * there
-            e[t] -= explained
-        for t in range(m - 1):
-            above += e[t] * e[t + 1]
-            below += e[t] * e[t]
-    r = local_dependence(a, b, n_band, cuts, s) + SLACK
-    return widening_of(min(above, r * below), below, (p + 2) / m)
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def local_dependence(a, b, n_band, cuts, s):
-    """Autocorrelation told by differences of observations next to each other and next but one, of the residuals s.e.
-
-    They vary as 1 - r and 1 - r^2. Breaks that are not known yet touch a few of them only.
-    """
-    m = b - a - 2
-    near, far = s.num[:m], s.den[:m]
-    for i in range(m):
-        near[i] = 0.0
-        far[i] = 0.0
-    for k in range(n_band):
-        e0, e1, e2 = s.e[k, a : b - 2], s.e[k, a + 1 : b - 1], s.e[k, a + 2 : b]
-        for i in range(m):
-            near[i] += (e1[i] - e0[i]) ** 2
-            far[i] += (e2[i] - e0[i]) ** 2
-    one = trimmed_variance(near, m, cuts[0], cuts[1])
-    two = trimmed_variance(far, m, cuts[0], cuts[1])
-    return two / one - 1.0 if one > 0.0 else 1.0
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def follow(a, b, used, n_band, s):
-    """The same from the residuals of one fit of a to b, s.e."""
-    above, below = 0.0, 0.0
-    for k in range(n_band):
-        e = s.e[k, a : b - 1]
-        after = s.e[k, a + 1 : b]
-        for i in range(b - a - 1):
-            above += e[i] * after[i]
-            below += e[i] * e[i]
-    return widening_of(above, below, used / (b - a))
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def widening_of(above, below, lost):
-    """(1 + r) / (1 - r) for r = above / below + lost, what fitting takes off it (about p / m)."""
-    if below <= 0.0:
-        return 1.0
-    r = min(max(above / below + lost, 0.0), 0.9)
-    return (1.0 + r) / (1.0 - r)
