@@ -34,8 +34,7 @@ def run(tmp_path_factory):
     if given:
         return Path(given)
     config = load_config(ROOT / "data" / "site.toml")
-    geoalign.run(config.model_copy(update={"output": str(tmp_path_factory.mktemp("demo"))}))
-    return config.output_folder
+    return geoalign.run(config.model_copy(update={"output": str(tmp_path_factory.mktemp("demo"))})).folder
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,11 @@ def address(run, tmp_path_factory):
     )
     marks = tmp_path_factory.mktemp("marks") / "reference.gpkg"
     process = subprocess.Popen([sys.executable, "-c", code, run, marks], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    yield process.stdout.readline().strip(), marks
+    said = process.stdout.readline().strip()
+    if not said:
+        process.wait(10)
+        pytest.fail("the explorer ended before it told its address; its words are above", pytrace=False)
+    yield said, marks
     process.terminate()
     process.wait(10)
 
