@@ -250,32 +250,37 @@ class _Blocks:
     @property
     def one_tile(self) -> bool:
         """Whether the images are held whole: one tile of each serves all blocks."""
-        return all(p is self.ref[0] for p in self.ref) and not self.ref_at.any() and not self.mov_at.any()
+        same = all(all(tile is tiles[0] for tile in tiles) for tiles in (self.ref, self.mov))
+        return same and not self.ref_at.any() and not self.mov_at.any()
 
     def look(self, matrix, model, robust) -> _Solved:
         """What the blocks say under a warp."""
-        n, order = len(self.ref), 8 if model == "projective" else 6
-        moments, counts = np.zeros((n, order + 3, order + 3)), np.zeros(n)
-        side = self.windows.size
+        order, side = 8 if model == "projective" else 6, self.windows.size
         if self.one_tile:
-            (values, valid), (coef, seen) = self.ref[0], self.mov[0]
             moments, counts = ecc.blocks_moments(
-                values, valid, self.windows.start, side, side, coef, seen, np.ascontiguousarray(matrix), self.centre,
+                *self.ref[0], self.windows.start, side, side, *self.mov[0], np.ascontiguousarray(matrix), self.centre,
                 self.size, order, robust,
             )  # fmt: skip
-        for k in range(0 if self.one_tile else n):
-            (values, valid), (coef, seen) = self.ref[k], self.mov[k]
-            at = np.eye(3), np.eye(3)
-            at[0][:2, 2], at[1][:2, 2] = self.ref_at[k], -self.mov_at[k]
-            r, c = self.windows.start[k] - self.ref_at[k]
-            moments[k], counts[k] = ecc.block_moments(
-                values, valid, r, c, side, side, coef, seen, at[1] @ matrix @ at[0],
-                self.centre - self.ref_at[k], self.size, order, robust[k],
-            )  # fmt: skip
+        else:
+            moments, counts = self._of_tiles(matrix, order, side, robust)
         fits = ecc.block_fit(moments, counts)
         normal, right = ecc.pooled(moments, fits)
         free = ecc.basis(model)[:order]
         return _Solved(self, model, matrix, fits, counts, free.T @ normal @ free, right @ free, robust, 1.0)
+
+    def _of_tiles(self, matrix, order, side, robust):
+        """`ecc.blocks_moments`, each block in its own tiles."""
+        n = len(self.ref)
+        moments, counts = np.zeros((n, order + 3, order + 3)), np.zeros(n)
+        for k in range(n):
+            at = np.eye(3), np.eye(3)
+            at[0][:2, 2], at[1][:2, 2] = self.ref_at[k], -self.mov_at[k]
+            r, c = self.windows.start[k] - self.ref_at[k]
+            moments[k], counts[k] = ecc.block_moments(
+                *self.ref[k], r, c, side, side, *self.mov[k], at[1] @ matrix @ at[0],
+                self.centre - self.ref_at[k], self.size, order, robust[k],
+            )  # fmt: skip
+        return moments, counts
 
     def maximise(self, matrix, model, steps, tolerance=1e-3, robust=None) -> _Solved:
         """Gauss-Newton steps until one moves the image by less than `tolerance` px, or by little of its error.
