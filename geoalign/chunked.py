@@ -20,7 +20,18 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 
 from geoalign.errors import StackError
-from geoalign.kernels.resample import HALO, KINDS, resample
+from geoalign.kernels.resample import KINDS
+from geoalign.kernels.tiling import (
+    covering,
+    even_sizes,
+    pull_tile,
+    put_together,
+    source_window,
+    spread_tiles,
+    starts_of,
+    tiles_of,
+)
+from geoalign.types.warp import bend_px
 
 BLOCK = 1024
 """Side of the fixed blocks (px) over which whole-image statistics are taken, and the default output chunk."""
@@ -143,8 +154,8 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: 
         # written by hand: delayed calls on slices carried a copy of all that lies behind them into every tile
         name = f"neighbourhood-{tokenize(run, depth, [d.name for d in sources], [v.name for v in given])}"
         graph = {}
-        for i, (r0, height) in enumerate(zip(_starts(sizes[0]), sizes[0])):
-            for j, (c0, width) in enumerate(zip(_starts(sizes[1]), sizes[1])):
+        for i, (r0, height) in enumerate(zip(starts_of(sizes[0]), sizes[0])):
+            for j, (c0, width) in enumerate(zip(starts_of(sizes[1]), sizes[1])):
                 a, b = max(0, r0 - depth), max(0, c0 - depth)
                 window = (a, min(n_y, r0 + height + depth), b, min(n_x, c0 + width + depth))
                 cut = [_cut(d, window) for d in sources]
@@ -176,22 +187,25 @@ def pull(image, warp, shape, *, resampling: str = "cubic", chunks: tuple[int, in
         raise StackError(f"resampling {resampling!r} is unknown; choose one of {', '.join(KINDS)}.")
     j = warp.jacobian(np.array([(shape[0] - 1) / 2]), np.array([(shape[1] - 1) / 2]))[0]
     scale = tuple(float(s) for s in np.hypot(j[:, 0], j[:, 1]))
-    sizes = [_even(n, c) for n, c in zip(shape, chunks)] if is_lazy(image) else None
+    sizes = [even_sizes(n, c) for n, c in zip(shape, chunks)] if is_lazy(image) else None
 
     if sizes is None:
         # blocks bound the memory that the coordinates take; the bits do not depend on them
         out = np.empty(shape, np.float32)
-        for r0, height, c0, width in _tiles([_even(n, BLOCK) for n in shape]):
-            tile = _pull_tile(image, (0, 0), image.shape, warp, (r0, c0), (height, width), resampling, scale)
+        for r0, height, c0, width in tiles_of([even_sizes(n, BLOCK) for n in shape]):
+            tile = pull_tile(image, (0, 0), image.shape, warp, (r0, c0), (height, width), resampling, scale)
             out[r0 : r0 + height, c0 : c0 + width] = tile
         return out
 
     # the graph is written by hand: a delayed call with a slice of the image for each tile took 3 ms, this takes a tenth
+    every = int(min(bend_px(warp), 16))
     name = f"pull-{tokenize(image.name, warp, shape, resampling, chunks)}"
     graph = {}
-    for i, (r0, height) in enumerate(zip(_starts(sizes[0]), sizes[0])):
-        for j, (c0, width) in enumerate(zip(_starts(sizes[1]), sizes[1])):
-            plan, keys = _cut(image, _window(warp, (r0, c0), (height, width), image.shape, resampling, scale))
+    for i, (r0, height) in enumerate(zip(starts_of(sizes[0]), sizes[0])):
+        for j, (c0, width) in enumerate(zip(starts_of(sizes[1]), sizes[1])):
+            plan, keys = _cut(
+                image, source_window(warp, every, (r0, c0), (height, width), image.shape, resampling, scale)
+            )
             tile = _PullTile(plan, image.shape, warp, (r0, c0), (height, width), resampling, scale)
             graph[name, i, j] = (tile, keys)
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[image])
@@ -242,7 +256,7 @@ def whole_image(
     DataArray, 0-d or 1-D ("stat"), lazy where any input is: give it to `per_pixel` or `neighbourhood` as a scalar.
     """
     data = [a.transpose(..., "y", "x").data for a in arrays]
-    tiles = _spread([_even(n, block) for n in data[0].shape[-2:]], most)
+    tiles = spread_tiles([even_sizes(n, block) for n in data[0].shape[-2:]], most)
 
     def run(*blocks):
         return kernel(*blocks, **scalars)
@@ -285,7 +299,7 @@ def derived(function: Callable, *statistics, size: int):
 
 def fixed_blocks(n: int, block: int = BLOCK) -> tuple[int, ...]:
     """Sizes of the fixed blocks of `whole_image` along an axis of n px."""
-    return tuple(_even(n, block))
+    return tuple(even_sizes(n, block))
 
 
 def row_blocks(data: xr.Dataset, *, rows: int = BLOCK, encode: dict | None = None) -> Iterator[tuple[int, xr.Dataset]]:
@@ -384,26 +398,11 @@ def _one_chunk_but_space(array, sizes):
 
 def _cut(array, window):
     """How to put a window a:b, c:d together from blocks of a dask array, and the keys of those blocks."""
-    starts = [_starts(c) for c in array.chunks[-2:]]
-    rows, cols = (_covering(s, n, e) for s, n, e in zip(starts, array.chunks[-2:], (window[:2], window[2:])))
+    starts = [starts_of(c) for c in array.chunks[-2:]]
+    rows, cols = (covering(s, n, e) for s, n, e in zip(starts, array.chunks[-2:], (window[:2], window[2:])))
     lead = (0,) * (array.ndim - 2)
     keys = [[(array.name, *lead, k, m) for m in cols] for k in rows]
     return (tuple(starts[0][k] for k in rows), tuple(starts[1][k] for k in cols), window), keys
-
-
-def _put_together(plan, blocks):
-    """The window (..., row, col) that `_cut` planned."""
-    row_starts, col_starts, (a, b, c, d) = plan
-    first = blocks[0][0]
-    if len(row_starts) == len(col_starts) == 1:
-        return first[..., a - row_starts[0] : b - row_starts[0], c - col_starts[0] : d - col_starts[0]]
-    out = np.empty((*first.shape[:-2], b - a, d - c), first.dtype)
-    for r, row in zip(row_starts, blocks):
-        for k, block in zip(col_starts, row):
-            part = block[..., max(a - r, 0) : b - r, max(c - k, 0) : d - k]
-            i, j = max(r - a, 0), max(k - c, 0)
-            out[..., i : i + part.shape[-2], j : j + part.shape[-1]] = part
-    return out
 
 
 @dataclass(frozen=True)
@@ -417,7 +416,7 @@ class _KernelTile:
     origin: tuple[int, int]
 
     def __call__(self, sources, given):
-        windows = [_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)]
+        windows = [put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)]
         return self.run(windows, given, self.trim, self.shape, self.origin)
 
 
@@ -428,7 +427,7 @@ class _Window:
     plan: tuple
 
     def __call__(self, blocks):
-        return np.array(_put_together(self.plan, blocks))
+        return np.array(put_together(self.plan, blocks))
 
 
 @dataclass(frozen=True)
@@ -439,7 +438,7 @@ class _BlockTile:
     plans: tuple
 
     def __call__(self, sources):
-        return self.run(*(_put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)))
+        return self.run(*(put_together(plan, blocks) for plan, blocks in zip(self.plans, sources)))
 
 
 def _output(base, name, k, sizes, spec):
@@ -468,73 +467,8 @@ class _PullTile:
         a, b, c, d = self.plan[2]
         if a >= b or c >= d:
             return np.full(self.shape, np.nan, np.float32)
-        source = _put_together(self.plan, blocks)
-        return _pull_tile(source, (a, c), self.whole, self.warp, self.start, self.shape, self.resampling, self.scale)
-
-
-def _covering(starts, sizes, window):
-    """Numbers of the chunks that a window start:stop touches."""
-    return [k for k, (s, n) in enumerate(zip(starts, sizes)) if s < window[1] and s + n > window[0]]
-
-
-def _pull_tile(window, origin, whole, warp, start, shape, resampling, scale):
-    rows = np.arange(start[0], start[0] + shape[0], dtype=np.float64)[:, None]
-    cols = np.arange(start[1], start[1] + shape[1], dtype=np.float64)[None, :]
-    rows, cols = warp.pull(*np.broadcast_arrays(rows, cols))
-    if window.shape != tuple(whole):
-        inside = (rows > -0.5) & (rows < whole[0] - 0.5) & (cols > -0.5) & (cols < whole[1] - 0.5)
-        if inside.any():
-            r, c = rows[inside], cols[inside]
-            assert r.min() >= origin[0] - 0.5, "the source window of a tile was cut too small"
-            assert c.min() >= origin[1] - 0.5, "the source window of a tile was cut too small"
-            assert r.max() <= origin[0] + window.shape[0] - 0.5, "the source window of a tile was cut too small"
-            assert c.max() <= origin[1] + window.shape[1] - 0.5, "the source window of a tile was cut too small"
-    return resample(window, rows, cols, resampling, row0=origin[0], col0=origin[1], scale=scale)
-
-
-def _window(warp, start, shape, source, resampling, scale):
-    """Rows a:b and columns c:d of the source that a tile can touch, from the warp at points every 16 px."""
-    points = [np.unique(np.append(np.arange(s, s + n, 16), s + n - 1)).astype(float) for s, n in zip(start, shape)]
-    rows, cols = warp.pull(*np.meshgrid(*points, indexing="ij"))
-    out = []
-    for values, size, factor in ((rows, source[0], scale[0]), (cols, source[1], scale[1])):
-        halo = int(np.ceil(HALO[resampling] * max(1.0, factor))) + 2
-        finite = values[np.isfinite(values)]
-        if finite.size == 0:
-            return 0, 0, 0, 0
-        # the warp may bend between the sampled points by no more than a few px; the tile asserts it
-        out += [
-            int(np.clip(np.floor(finite.min()) - halo, 0, size)),
-            int(np.clip(np.ceil(finite.max()) + halo + 1, 0, size)),
-        ]
-    return tuple(out)
-
-
-def _even(n, size):
-    whole, rest = divmod(n, size)
-    return (size,) * whole + ((rest,) if rest else ())
-
-
-def _starts(sizes):
-    return [int(v) for v in np.cumsum((0, *sizes[:-1]))]
-
-
-def _tiles(sizes):
-    for r0, height in zip(_starts(sizes[0]), sizes[0]):
-        for c0, width in zip(_starts(sizes[1]), sizes[1]):
-            yield r0, height, c0, width
-
-
-def _spread(sizes, most):
-    """Tiles (row, height, col, width): all, or about `most`, the middle ones of an even grid of cells."""
-    n_row, n_col = map(len, sizes)
-    if most is None or n_row * n_col <= most:
-        return list(_tiles(sizes))
-    down = max(1, min(n_row, most, round((most * n_row / n_col) ** 0.5)))
-    across = min(n_col, most // down)
-    starts = [_starts(s) for s in sizes]
-    rows, cols = ([(2 * k + 1) * n // (2 * m) for k in range(m)] for n, m in ((n_row, down), (n_col, across)))
-    return [(starts[0][r], sizes[0][r], starts[1][c], sizes[1][c]) for r in rows for c in cols]
+        source = put_together(self.plan, blocks)
+        return pull_tile(source, (a, c), self.whole, self.warp, self.start, self.shape, self.resampling, self.scale)
 
 
 def _space_coords(array):

@@ -5,7 +5,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoalign import Chain, Shift, StackError, chunked, new_stack
+from geoalign import Chain, Field, Shift, StackError, chunked, new_stack
 from geoalign.kernels.resample import KINDS
 from tests.strategies import chunkings, images, warps
 
@@ -21,6 +21,25 @@ def test_a_lazy_pull_is_an_eager_one(image, warp, chunks, out, kind):
     lazy = chunked.pull(da.from_array(image, chunks=chunks), warp, (50, 47), resampling=kind, chunks=out)
     assert isinstance(lazy, da.Array)
     np.testing.assert_array_equal(lazy.compute(), chunked.pull(image, warp, (50, 47), resampling=kind))
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_a_field_with_close_nodes_is_pulled_the_same_lazily(chain):
+    rng = np.random.default_rng(3)
+    image = rng.random((160, 150)).astype(np.float32)
+    rough = Field(rng.normal(0, 12, (41, 39)), rng.normal(0, 12, (41, 39)), step_row=4.0, step_col=4.0)
+    warp = Chain((Shift(0.5, 3.0), rough)) if chain else rough
+    lazy = chunked.pull(da.from_array(image, chunks=(16, 20)), warp, (160, 150), chunks=(32, 40))
+    np.testing.assert_array_equal(lazy.compute(), chunked.pull(image, warp, (160, 150)))
+
+
+def test_a_warp_that_jumps_between_two_pixels_is_refused_by_name():
+    class Jump(Shift):
+        def pull(self, rows, cols):
+            return rows, np.where((rows % 32 == 7) & (cols % 40 == 11), cols + 60, cols)
+
+    with pytest.raises(StackError, match=r"Jump\) reaches .* bends too sharply"):
+        chunked.pull(da.ones((160, 150), chunks=20, dtype="f4"), Jump(0, 0), (160, 150), chunks=(32, 40)).compute()
 
 
 def test_pull_stays_lazy_and_reads_only_its_window(no_compute):

@@ -240,6 +240,18 @@ class Chain:
         return total
 
 
+def bend_px(warp) -> float:
+    """Distance (px) within which a warp is as good as straight: a quarter of a field's nodes, 1 where nothing is known.
+
+    Infinite for a warp that bends nowhere, or as slowly as a perspective does.
+    """
+    if isinstance(warp, Chain):
+        return min((bend_px(part) for part in warp.warps), default=np.inf)
+    if isinstance(warp, Field):
+        return max(1.0, min(abs(warp.step_row), abs(warp.step_col)) / 4)
+    return np.inf if isinstance(warp, (Shift, Affine, Projective)) else 1.0
+
+
 def mean_displacement(warp, shape, valid=None) -> tuple[float, float]:
     """Mean (dy, dx) of `pull` minus identity over an image of `shape`, px; over `valid` pixels where given."""
     step = max(1, min(shape) // 64)
