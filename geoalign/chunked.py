@@ -150,7 +150,7 @@ def neighbourhood(kernel: Callable, *arrays, depth: int, outputs: dict, placed: 
     else:
         sizes = next((d.chunks[-2:] for d in data if is_lazy(d)), ((n_y,), (n_x,)))
         sources = [_one_chunk_but_space(d, sizes) for d in data]
-        given = [v if is_lazy(v) else da.from_array(v, chunks=-1) for v in late.values()]
+        given = [_one_chunk(v) for v in late.values()]
         # written by hand: delayed calls on slices carried a copy of all that lies behind them into every tile
         name = f"neighbourhood-{tokenize(run, depth, [d.name for d in sources], [v.name for v in given])}"
         graph = {}
@@ -290,7 +290,7 @@ def derived(function: Callable, *statistics, size: int):
     """
     if not is_lazy(*statistics):
         return xr.DataArray(np.asarray(function(*(s.values for s in statistics)), np.float64), dims="stat")
-    sources = [s.data if is_lazy(s.data) else da.from_array(s.data, chunks=-1) for s in statistics]
+    sources = [_one_chunk(s.data) for s in statistics]
     name = f"{_STATISTIC}-{tokenize(function, size, [s.name for s in sources])}"
     graph = {(name, 0): (function, *((s.name, *([0] * s.ndim)) for s in sources))}
     layers = HighLevelGraph.from_collections(name, graph, dependencies=sources)
@@ -386,6 +386,11 @@ def _settled(data, lazy):
 
 def _lazy_chunks(data):
     return next(d.chunks[-2:] for d in data if is_lazy(d))
+
+
+def _one_chunk(values):
+    """The array as dask in one chunk: a kernel is given it whole."""
+    return values.rechunk(-1) if is_lazy(values) else da.from_array(values, chunks=-1)
 
 
 def _one_chunk_but_space(array, sizes):

@@ -106,6 +106,24 @@ def test_neighbourhood_is_the_same_under_any_chunking(chunks):
     np.testing.assert_array_equal(eager.b, blur(array.values))
 
 
+def test_several_statistics_together_reach_a_kernel_whole():
+    """Side by side they are a dask array of one chunk each; a kernel read beyond the first of them once."""
+    array = xr.DataArray(np.random.default_rng(2).normal(size=(3, 20, 30)), dims=("band", "y", "x"))
+
+    def run(data):
+        mean = [chunked.whole_image(np.mean, np.mean, data.isel(band=k)) for k in range(3)]
+        means = xr.concat(mean, "band")
+        total = chunked.derived(lambda m: np.append(m, m.sum()), means, size=4)
+        return chunked.neighbourhood(
+            lambda block, means, total: (block - means[:, None, None], block * 0 + total[-1]), data, depth=1,
+            outputs={"a": (np.float64, "band", 3), "b": (np.float64, "band", 3)}, means=means, total=total,
+        )  # fmt: skip
+
+    eager = run(array)
+    np.testing.assert_allclose(eager.a.mean(("y", "x")), 0, atol=1e-12)
+    xr.testing.assert_identical(run(array.chunk(y=7, x=11)).compute(), eager)
+
+
 def test_whole_image_statistics_do_not_know_chunks(no_compute):
     array = xr.DataArray(np.random.default_rng(2).normal(size=(2, 70, 50)).astype("f4"), dims=("time", "y", "x"))
 
