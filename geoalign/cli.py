@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geoalign import terminal
+from geoalign import showing, terminal
 from geoalign.errors import ConfigError, GeoalignError
 
 log = logging.getLogger("geoalign")
@@ -142,11 +142,11 @@ def demo(
     with progress() as on_step:
         result = run_demo(folder, threads=threads, on_step=on_step)
     if json:
-        return terminal.print_json(_run_document(result)) or _demo_code(result)
+        return terminal.print_json(showing.run_document(result)) or _demo_code(result)
     accuracy = result.accuracy
     terminal.table("Alignment: residual against the true warp", accuracy["registration"], REGISTRATION_COLUMNS)
     terminal.table("Changes against the truth", accuracy["detection"], DETECTION_COLUMNS)
-    _run_summary(result)
+    showing.run_summary(result)
     latest = folder / "out" / "latest"
     terminal.out(f"next      open {latest / 'report.html'} in a browser, or in QGIS")
     terminal.out(f"          {latest / 'layers' / 'flood-sar' / 'changes.qlr'}; or look around:")
@@ -212,7 +212,6 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
     from geoalign.errors import NoUsableData
     from geoalign.io import open_stack
     from geoalign.io.refused import holds
-    from geoalign.record import crs_text
 
     if log.level > logging.DEBUG:
         log.setLevel(logging.ERROR)  # what was left out and what is doubtful is the answer itself
@@ -222,39 +221,7 @@ def info(path: Scenes, product: Product = "auto", json: Json = False) -> int:
         for name, told in holds(path):
             terminal.out(f"{name}: {told}")
         raise
-    applied = {r.get("scene"): r for r in jsonlib.loads(stack.attrs.get("applied", "[]"))}
-    skipped = jsonlib.loads(stack.attrs.get("skipped", "[]"))
-    box = stack.odc.geobox
-    scenes = [
-        {"scene": str(s), "time": str(t)[:19], "sensor": str(n), "orbit": int(o)}
-        | _without(applied.get(str(s), {}), "scene")
-        for s, t, n, o in zip(stack.scene.values, stack.time.values, stack.sensor.values, stack.orbit.values)
-    ]
-    document = {
-        "bands": list(map(str, stack.data_vars)),
-        "crs": crs_text(box),
-        "shape": list(map(int, box.shape)),
-        "resolution": abs(float(box.resolution.y)),
-        "bbox": [float(v) for v in box.boundingbox.bbox],
-        "scenes": scenes,
-        "skipped": skipped,
-    }
-    if json:
-        return terminal.print_json(document) or (3 if skipped else 0)
-    terminal.out(f"bands {' '.join(document['bands'])}")
-    terminal.out(f"grid  {box.shape[1]} x {box.shape[0]} px of {document['resolution']:g}, {document['crs']}")
-    same, rows = _shared([_without(s, "paths", "source") for s in scenes])
-    for name, value in same.items():
-        terminal.out(f"all   {name}: {terminal.short(value)}")
-    rows = [_without(row, "orbit") if row.get("orbit") == -1 else row for row in rows]
-    terminal.table(f"{len(scenes)} scene{'' if len(scenes) == 1 else 's'}", rows)
-    if skipped:
-        terminal.table("can't be used", skipped)
-        known = dict(holds(path))
-        for record in skipped:
-            if Path(record["path"]).name in known:
-                terminal.out(f"{Path(record['path']).name}: {known[Path(record['path']).name]}")
-    return 3 if skipped else 0
+    return showing.show_stack(stack, path, json)
 
 
 @app.command()
@@ -377,7 +344,7 @@ def detect(
     )
     with progress() as on_step:
         result = run_site(config, threads=threads, on_step=on_step, then=[write_report])
-    return _show_run(result, json)
+    return showing.show_run(result, json)
 
 
 @app.command()
@@ -397,12 +364,12 @@ def run(
     if output is not None:
         config = config.model_copy(update={"output": str(output.resolve())})
     if dry_run:
-        return _show_plan(pipeline.plan(config, threads=threads), json)
+        return showing.show_plan(pipeline.plan(config, threads=threads), json)
     from geoalign.report import write_report
 
     with progress() as on_step:
         result = pipeline.run(config, threads=threads, on_step=on_step, then=[write_report])
-    return _show_run(result, json)
+    return showing.show_run(result, json)
 
 
 @app.command()
@@ -509,82 +476,9 @@ def doctor(
     return int(bad)
 
 
-# ------------------------------------------------------------------------------------------------------- the output
-
-
 def _demo_code(result) -> int:
     """The demo's scenes hold clouds on purpose: leaving one out is what it should do."""
     return 0 if result.exit_code == 3 else result.exit_code
-
-
-def _show_run(result, json) -> int:
-    if json:
-        terminal.print_json(_run_document(result))
-    else:
-        _run_summary(result)
-    return result.exit_code
-
-
-def _run_document(result) -> dict[str, Any]:
-    from geoalign.publish import read_manifest
-
-    keys = (
-        "run_id",
-        "exit_code",
-        "started",
-        "finished",
-        "layers",
-        "registration",
-        "skipped",
-        "failed",
-        "accuracy",
-        "timings",
-    )
-    document = read_manifest(result.folder)
-    return {"folder": str(result.folder), "report": str(result.report or "")} | {
-        k: document[k] for k in (*keys, "peak_rss_mb")
-    }
-
-
-def _run_summary(result):
-    rows = []
-    for name, layer in result.layers.items():
-        days = list(layer["dates"])
-        rows.append(
-            {
-                "layer": name, "stack": layer["stack"], "area_ha": layer["area_ha"], "polygons": layer["polygons"],
-                "first": days[0] if days else "", "last": days[-1] if days else "",
-                "not_observable_px": layer["pixels"]["not_observable"],
-            }
-        )  # fmt: skip
-    terminal.table("found", rows)
-    if result.skipped:
-        terminal.table("scenes left out", result.skipped)
-    for name, reason in result.failed.items():
-        terminal.say(f"{name} failed: {reason}")
-    if result.layers:
-        terminal.out(f"layers    {result.folder / 'layers'}: {', '.join(result.layers)}")
-    terminal.out(f"manifest  {result.manifest}")
-    if result.report:
-        terminal.out(f"report    {result.report}")
-    terminal.out(f"{result.timings['total']:.1f} s, peak memory {result.peak_rss_mb:,.0f} MB")
-
-
-def _show_plan(plan, json) -> int:
-    if json:
-        return terminal.print_json(asdict(plan))
-    for name, scenes in plan.scenes.items():
-        terminal.table(f"{name}: {len(scenes)} scenes", scenes)
-    if plan.skipped:
-        terminal.table("can't be used", plan.skipped)
-    box = ", ".join(f"{v:.10g}" for v in plan.bbox)
-    terminal.out(f"grid    {plan.shape[1]} x {plan.shape[0]} px of {plan.resolution:g}, {plan.crs}, {box}")
-    for name, sizes in plan.chunks.items():
-        terminal.out(f"chunks  {name}: " + ", ".join(f"{k} {v}" for k, v in sizes.items()))
-    for item in plan.detectors:
-        terminal.out(f"detect  {item['layer']}: {item['detector']} on {item['on']}")
-    terminal.out(f"memory  about {plan.memory_mb:,} MB\ndisk    at most {plan.disk_mb:,} MB in {plan.output}")
-    return 0
 
 
 def _option(text) -> tuple[str, Any]:
@@ -598,21 +492,6 @@ def _option(text) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
-
-
-def _shared(rows):
-    """What is the same and not empty in all rows, and the rows without it; scene and time stay."""
-    same = {
-        name: value
-        for name, value in rows[0].items()
-        if name not in ("scene", "time") and len(rows) > 1 and all(row.get(name) == value for row in rows)
-    }
-    shown = {name: value for name, value in same.items() if value not in (None, "", [], -1)}
-    return shown, [_without(row, *same) for row in rows]
-
-
-def _without(record, *names):
-    return {k: v for k, v in record.items() if k not in names}
 
 
 if __name__ == "__main__":
