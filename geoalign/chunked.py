@@ -390,7 +390,10 @@ def _lazy_chunks(data):
 
 def _one_chunk(values):
     """The array as dask in one chunk: a kernel is given it whole."""
-    return values.rechunk(-1) if is_lazy(values) else da.from_array(values, chunks=-1)
+    if not is_lazy(values):
+        return da.from_array(values, chunks=-1)
+    # a table's length may be unknown, and dask rechunks no such array, one chunk though it is
+    return values.rechunk(-1) if values.npartitions > 1 else values
 
 
 def _one_chunk_but_space(array, sizes):
