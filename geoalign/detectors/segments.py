@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from geoalign.detectors.series import moment, series_of, widening, years
+from geoalign.detectors.series import check_dates, moment, series_of, up_to, widening, years
 from geoalign.errors import ConfigError, StackError
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import check_stack, is_sar
@@ -50,20 +50,14 @@ def check_segments(detector):
         raise ConfigError(f"prior is {detector.prior!r}; it is a chance strictly between 0 and 1, as 0.1.")
     if detector.max_breaks < 1:
         raise ConfigError(f"max_breaks is {detector.max_breaks!r}; at least one change must be kept.")
-    for name in ("since", "until"):
-        value = getattr(detector, name)
-        if value is not None and not np.isfinite(_days(value)):
-            raise ConfigError(f"{name} is {value!r}; it is a date, as '2024-05-01'.")
+    check_dates(detector)
 
 
 def cut(stack, since, until):
     """The scenes up to `until`, and the number of the first one that is asked about."""
     check_stack(stack)
     if until is not None:
-        kept = np.flatnonzero(stack.time.values <= moment(until))
-        if kept.size == 0:
-            raise StackError(f"until {until} leaves no scene; the first is of {str(stack.time.values[0])[:10]}.")
-        stack = stack.isel(time=kept)
+        stack = up_to(stack, until)
     return stack, 0 if since is None else int((stack.time.values < moment(since)).sum())
 
 
@@ -210,9 +204,3 @@ def break_changes(detector, stack, found, units, reasons):
         coords=stack.coords,
     )
 
-
-def _days(value):
-    try:
-        return moment(value).astype("datetime64[D]").astype(float)
-    except (ValueError, TypeError):
-        return np.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Number
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -26,9 +28,20 @@ def check_options(detector):
     history = getattr(detector, "history", None)
     if history is not None and not history > 0:
         raise ConfigError(f"history is {history!r}; it is a number of days, or None for all there is.")
+    check_dates(detector)
+
+
+def check_dates(detector):
+    """`since` and `until` are dates, or ConfigError. A bare number is none: pandas would take 2014 for nanoseconds."""
     for name in ("since", "until"):
         value = getattr(detector, name)
-        if value is not None and pd.isna(pd.to_datetime(value, errors="coerce")):
+        if value is None:
+            continue
+        try:
+            known = not isinstance(value, Number) and np.isfinite(moment(value).astype("datetime64[D]").astype(float))
+        except (ValueError, TypeError):
+            known = False
+        if not known:
             raise ConfigError(f"{name} is {value!r}; it is a date, as '2024-05-01'.")
 
 
@@ -41,10 +54,8 @@ def part(stack, since, until, history):
     """
     time = stack.time.values
     if until is not None:
-        stack = stack.isel(time=np.flatnonzero(time <= moment(until)))
+        stack = up_to(stack, until)
         time = stack.time.values
-        if time.size == 0:
-            raise StackError(f"until {until} leaves no scene; the first is of {str(stack.time.values[:1])[2:12]}.")
     if since is not None:
         begin = moment(since)
         if history is not None:
@@ -59,6 +70,15 @@ def part(stack, since, until, history):
     span = (time[-1] - time[0]) / np.timedelta64(1, "D")
     days = history if history is not None else min(DAYS_A_YEAR, span / 2)
     return stack, -max(1, int(((time - time[0]) / np.timedelta64(1, "D") < days).sum()))
+
+
+def up_to(stack, until):
+    """The scenes of a stack up to a date; at least one, or StackError."""
+    time = stack.time.values
+    kept = np.flatnonzero(time <= moment(until))
+    if kept.size == 0:
+        raise StackError(f"until {until} leaves no scene; the first is of {str(time[0])[:10]}. Choose a later date.")
+    return stack.isel(time=kept)
 
 
 def years(time):

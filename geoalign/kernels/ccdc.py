@@ -24,6 +24,8 @@ N_NEAR = 24
 GROWTH_COLD, GROWTH_CCDC = 0.03, 0.01
 """A model is fitted anew whenever its observations are so much more: CCDC at every one up to a hundred."""
 MAX_GAP_YEARS = 1.0
+MEDIAN_VARIANCE = 0.215
+"""Variance of the median of CONSECUTIVE standard normal numbers."""
 ANGLE = 45.0
 """Largest mean angle between successive difference vectors of a change, degrees (COLD)."""
 TMASK_CCDC, TMASK_COLD = 4.89, 4.42
@@ -187,7 +189,7 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
     """One pixel: writes its breaks into at and size; returns the number of them, the ln evidence, the strongest."""
     n_band = y.shape[1]
     n_total = m
-    n_break, n_place, ln_sum = 0, 0, -np.inf
+    n_break, n_place, ln_sum, ln_breaks = 0, 0, -np.inf, -np.inf
     ever, later = False, False
     start, stop, before = 0, MIN_MODEL, 0
     trained, fresh = False, True
@@ -238,8 +240,8 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
                     for j in range(CONSECUTIVE):
                         _standardise(y, rows, widen, slope, alive[start - 1 - j], 4, w.coef, w.noise, j, w.z, w.far)
                     common = 6.0 / (stop - start)
-                    ln_ratio = ln_likelihood_ratio(w.z, w.far, CONSECUTIVE, threshold, effect, common, w.one)
-                    ln_sum = np.logaddexp(ln_sum, ln_ratio)
+                    ln_ratio = ln_ratio_of_break(w.z, effect, common, w.a)
+                    ln_breaks = np.logaddexp(ln_breaks, ln_ratio)
                     if n_break < at.shape[0]:
                         _keep(y, rows, alive, start - 1, -1, 4, w, tone, scene, at[n_break], size[n_break])
                         size[n_break, 2] = ln_ratio
@@ -290,6 +292,8 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
             n_place += 1
         if not calm and is_break(w.z, w.far, CONSECUTIVE, threshold, cold):
             if counts:
+                ln_ratio = ln_ratio_of_break(w.z, effect, common, w.a)
+                ln_breaks = np.logaddexp(ln_breaks, ln_ratio)
                 if n_break < at.shape[0]:
                     _keep(y, rows, alive, stop, 1, p, w, tone, scene, at[n_break], size[n_break])
                     size[n_break, 2] = ln_ratio
@@ -313,7 +317,8 @@ def _segments(y, scene, when, phase, rows, widen, slope, rank, place, alive, m, 
         size[i, 2] -= ln_place
         if size[i, 0] > size[strongest, 0]:
             strongest = i
-    return n_break, ln_sum - ln_place, strongest
+    # where there are breaks it is they that are more or less sure, not what else was odd
+    return n_break, (ln_breaks if n_break > 0 else ln_sum) - ln_place, strongest
 
 
 @njit(nogil=True, cache=True)
@@ -493,6 +498,24 @@ def ln_likelihood_ratio(z, far, count, threshold, effect, common, total):
             total[k] += z[j, k] * cut / count
     for k in range(n_band):
         squares += total[k] ** 2
+    return 0.5 * (squares * (1.0 / none - 1.0 / shifted) + n_band * np.log(none / shifted))
+
+
+@njit(nogil=True, cache=True)
+def ln_ratio_of_break(z, effect, common, total):
+    """The same of CONSECUTIVE vectors that are a break: of their median by bands, uncut.
+
+    All of them are far off, so that it is not one or two clouds; and of vectors cut at the threshold no break, however
+    large, would be sure beside a young model.
+    """
+    n_band = z.shape[1]
+    none = MEDIAN_VARIANCE + common
+    shifted = none + effect * effect
+    squares = 0.0
+    for k in range(n_band):
+        for j in range(CONSECUTIVE):
+            total[j] = z[j, k]
+        squares += median_of(total, CONSECUTIVE) ** 2
     return 0.5 * (squares * (1.0 / none - 1.0 / shifted) + n_band * np.log(none / shifted))
 
 

@@ -20,6 +20,7 @@ from geoalign.kernels.ccdc import (
     is_break,
     is_snow_colour,
     ln_likelihood_ratio,
+    ln_ratio_of_break,
 )
 from geoalign.kernels.lasso import N_COEF, add_to_sums, clear_sums, fit_sums, predicted
 from geoalign.kernels.tmask import N_TERM, mark_clouds, median_of
@@ -138,6 +139,8 @@ def fold(cube, numbers, times, values, slope, us, spread, lowest, highest, snow,
                 head[N_PLACE] += 1.0
             if suspect and is_break(z, far, CONSECUTIVE, threshold, True):
                 if counts:
+                    ln_ratio = ln_ratio_of_break(z, effect, common, one)
+                    head[LN_SUM] = np.logaddexp(head[LN_SUM], ln_ratio)
                     m = int(head[N_BREAK])
                     if m < max_breaks:
                         _write_break(breaks[m], times[p, 0], head[LAST_US], gap, tone, ln_ratio)

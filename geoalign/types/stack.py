@@ -23,6 +23,9 @@ SAR_BANDS = ("vv", "vh", "hh", "hv")
 
 DIMS = ("time", "y", "x")
 
+PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value", "nodata")
+"""Attributes that say how integers are to be read (CF, and `nodata` of rasters)."""
+
 
 def new_stack(bands, time, *, geobox=None, scene=None, sensor=None, orbit=None) -> xr.Dataset:
     """A Stack from arrays. Checks shapes and times; never rescales, sorts or drops values.
@@ -43,7 +46,8 @@ def new_stack(bands, time, *, geobox=None, scene=None, sensor=None, orbit=None) 
     Raises
     ------
     StackError
-        For unequal shapes, wrong number of dimensions, unsorted or repeated times, repeated scene ids.
+        For unequal shapes, wrong number of dimensions, unsorted or repeated times, repeated scene ids, packed integers
+        (a scale or nodata among their attrs).
 
     Examples
     --------
@@ -76,6 +80,8 @@ def new_stack(bands, time, *, geobox=None, scene=None, sensor=None, orbit=None) 
         "orbit": ("time", _along(orbit, n_time, -1, np.int32, "orbit")),
     }
     coords.update(grid_coords(geobox, (n_y, n_x)))
+    for name, values in bands.items():
+        _check_decoded(name, values)
     variables = {name: (DIMS, _float32(values), dict(getattr(values, "attrs", {}))) for name, values in bands.items()}
     stack = xr.Dataset(variables, coords=coords)
     if geobox is not None:
@@ -106,10 +112,22 @@ def check_stack(stack, *, bands=(), min_scenes: int = 1) -> xr.Dataset:
     for name, variable in stack.data_vars.items():
         if set(variable.dims) != set(DIMS):
             raise StackError(f"band {name!r} has dims {variable.dims}; a Stack's bands have (time, y, x).")
+        _check_decoded(name, variable)
     if stack.sizes["time"] < min_scenes:
         raise StackError(f"{min_scenes} scenes are needed at the least, the stack has {stack.sizes['time']}.")
     _check_times(stack.time.values)
     return stack
+
+
+def _check_decoded(name, values):
+    """StackError for packed integers: their attrs tell a scale or nodata that nobody has applied."""
+    told = [key for key in PACKED if key in getattr(values, "attrs", {})]
+    if told and np.issubdtype(values.dtype, np.integer):
+        seen = ", ".join(f"{key} {values.attrs[key]}" for key in told)
+        raise StackError(
+            f"band {name!r} holds {values.dtype} that is still packed ({seen}); a Stack holds values, NaN = not "
+            "observed. Unpack it first: xarray.decode_cf(dataset), or open the file with geoalign.open_stack."
+        )
 
 
 def is_sar(stack) -> bool:

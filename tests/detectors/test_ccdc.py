@@ -136,3 +136,18 @@ def test_bad_options_are_refused():
     for option in ({"threshold": 1.2}, {"prior": 0}, {"since": "soon"}, {"max_breaks": 0}):
         with pytest.raises(ConfigError, match=next(iter(option))):
             detect(optical(n=30), "ccdc", **option)
+
+
+@pytest.mark.parametrize("name", (*NAMES, "sccd"))
+def test_a_large_break_is_sure_beside_a_young_model_too(name):
+    """Of six vectors cut at the threshold, two years of history would leave it at one in a hundred."""
+    stack = optical([(60, 0.9)], gaps=0.5, noise=0.012, seed=2)
+    found = detect(stack, name)
+    assert changed(found).mean() > 0.8
+    assert (found.probability.values[changed(found).values] > 0.9).all()
+
+
+@pytest.mark.parametrize("since", [2014, 2014.5, (2014, 1), "soon"])
+def test_since_is_a_date(since):
+    with pytest.raises(ConfigError, match="since is"):
+        detect(optical(n=40), "ccdc", since=since)
