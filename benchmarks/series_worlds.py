@@ -89,6 +89,31 @@ def optical(n_pixel, *, years=20, seed=0, changed=0.3, cloudy=0.3, missed=0.01, 
     return Series(time, ((nir - red) / (nir + red)).astype(np.float32), bands, change, loss)
 
 
+def wandering(n_pixel, *, years=12, step_days=5, seed=0, days=15.0, amplitude=0.15, loss=0.0):
+    """Vegetation whose season comes early or late, high or low, from year to year: sd `days`, share `amplitude`.
+
+    loss : share of cover that every pixel loses at a day in the middle half; 0 = stable
+    """
+    rng = np.random.default_rng([seed, 4])
+    time = START + 2 + np.arange(0, int(years * DAYS_A_YEAR), step_days)
+    t = (time - START).astype(float) / DAYS_A_YEAR
+    year = t.astype(int)
+    shape, column, each = (n_pixel, time.size), (n_pixel, 1), (n_pixel, years)
+    turn = 2 * np.pi * (t - rng.normal(0.55, 0.04, column) - rng.normal(0, days / DAYS_A_YEAR, each)[:, year])
+    height = rng.uniform(0.08, 0.18, column) * (1 + amplitude * rng.normal(size=each)[:, year])
+    cover = rng.uniform(0.62, 0.80, column) + height * (np.cos(turn) + 0.25 * np.cos(2 * turn))
+    day = START + np.round(rng.uniform(0.25, 0.75, n_pixel) * years * DAYS_A_YEAR).astype(int)
+    cover = np.clip(np.where(time >= day[:, None], cover * (1 - loss), cover), 0, 1)
+    bands = np.empty((len(BANDS), *shape), np.float32)
+    gone = rng.random(shape) < 0.3
+    for k in range(len(BANDS)):
+        value = cover * VEGETATION[k] + (1 - cover) * SOIL[k] + rng.normal(0, NOISE[k], shape)
+        bands[k] = np.where(gone, np.nan, np.maximum(value, 0.001))
+    ndvi = (bands[3] - bands[2]) / (bands[3] + bands[2])
+    change = np.where(loss > 0, day, np.datetime64("NaT"))
+    return Series(time, ndvi, bands, change, np.full(n_pixel, float(loss)))
+
+
 def null(n_pixel, *, years=20, seed=0, cloudy=0.3, missed=0.0, ar=0.0, sd=0.03):
     """Stable NDVI: level, trend, two harmonics and noise (white, or AR(1) with `ar` from date to date)."""
     rng = np.random.default_rng([seed, 3])

@@ -43,8 +43,9 @@ class Breaks:
     after, and taken back where it is none beside them.
 
     Undetected clouds do no harm: what stands out from the observations before and after alike is left out, and no
-    observation counts for more than 3 sd. Where errors are autocorrelated the limits widen as they should, and steps of
-    a fifth of the noise are taken to come and go by themselves (three tenths, of several bands together).
+    observation counts for more than 3 sd. Where errors are autocorrelated the limits widen as they should, as they do
+    where seasons come early or late and years are good or bad: half years tell by how much. Steps of a fifth of the
+    noise are taken to come and go by themselves (three tenths, of several bands together).
 
     Parameters
     ----------

@@ -203,4 +203,3 @@ def break_changes(detector, stack, found, units, reasons):
         inputs=stack.scene.values if "scene" in stack.coords else (),
         coords=stack.coords,
     )
-

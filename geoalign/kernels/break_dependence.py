@@ -5,19 +5,35 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from geoalign.kernels.break_fit import fit
+from geoalign.kernels.break_fit import SHORTEST, columns_for, fit
 from geoalign.kernels.segments import FAST, trimmed_variance
 
 SLACK = 0.15
 """Autocorrelation of all residuals is believed up to so much beyond that of neighbours: more is breaks yet unknown."""
 
+HALF_YEAR = 0.5
+"""Windows, in years, whose sums tell how one year differs from the next: an early spring and a late one."""
+
+WINDOWS, STEADY = 2.0, 2.0
+"""Windows a stretch must hold for that, and how many the assumption that years are alike is worth."""
+
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
     """By how much the variance of sums is larger than that of independent errors: (1 + r) / (1 - r), r the
-    autocorrelation of neighbouring observations around fits of the two or three stretches a, first, (last,) b."""
+    autocorrelation of neighbouring observations around fits of the two or three stretches a, first, (last,) b.
+
+    And how the sums of half years vary (s.cov, over what that tells): seasons come early or late, years are good or
+    bad.
+    """
     n_band = w.shape[0]
     above, below, used = 0.0, 0.0, 0
+    whole = columns_for(b - a, years[b - 1] - years[a], order)
+    q = max(int(HALF_YEAR * (b - a) / max(years[b - 1] - years[a], 1e-9)), SHORTEST // 2)
+    stride = max(1, q // 6)
+    sums = np.empty((n_band, (b - a) // stride + 3))
+    size = np.empty((b - a) // stride + 3)
+    n_window = 0
     for part in range(3):
         if part == 0:
             low, high = a, first
@@ -36,8 +52,74 @@ def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
             for i in range(high - low - 1):
                 above += e[i] * e[i + 1]
                 below += e[i] * e[i]
+        span = years[high - 1] - years[low]
+        if columns_for(high - low, span, order) == whole:
+            # the fit follows one of the years
+            lift = 1.0 / np.sqrt(max(1.0 - 1.0 / max(span, 1.0), 0.3))
+            n_window = half_years(low, high, q, stride, lift, n_band, sums, size, n_window, s)
     r = local_dependence(a, b, n_band, cuts, s) + SLACK
-    return widening_of(min(above, r * below), below, used / (b - a))
+    widen = widening_of(min(above, r * below), below, used / (b - a))
+    noise = below / (n_band * max(b - a - used, 1))
+    independent = n_window * stride / (2.0 * q)
+    covariance_of_windows(sums, size, n_window, independent, 2.0 * q * noise * widen, n_band, cuts, s)
+    return widen
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def half_years(low, high, q, stride, lift, n_band, sums, size, n, s):
+    """Differences of the sums of neighbouring windows of q residuals s.e, low to high, times lift: sums (n_band, .) and
+    their squared lengths from the n-th on. Returns how many there are then."""
+    first = n
+    for k in range(n_band):
+        e = s.e[k]
+        n = first
+        for start in range(low, high - 2 * q + 1, stride):
+            d = 0.0
+            for i in range(start, start + q):
+                d += e[i + q] - e[i]
+            sums[k, n] = d * lift
+            n += 1
+    for j in range(first, n):
+        size[j] = 0.0
+        for k in range(n_band):
+            size[j] += sums[k, j] ** 2
+    return n
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def covariance_of_windows(sums, size, n, independent, expected, n_band, cuts, s):
+    """Covariance of sums (n_band, n) over the variance expected of each, into s.cov: the identity where they say
+    nothing else, and mixed with it the more, the fewer of them are independent."""
+    for k in range(n_band):
+        for c in range(n_band):
+            s.cov[k, c] = 1.0 if k == c else 0.0
+    if independent < WINDOWS or expected <= 0.0:
+        return
+    # breaks that are not known yet lie in a few of them
+    limit = cuts[0] * trimmed_variance(size, n, cuts[0], cuts[1])
+    kept = 0
+    for j in range(n):
+        kept += int(size[j] <= limit)
+    weight = independent / (independent + STEADY)
+    for k in range(n_band):
+        for c in range(n_band):
+            total = 0.0
+            for j in range(n):
+                total += sums[k, j] * sums[c, j] if size[j] <= limit else 0.0
+            s.cov[k, c] *= 1.0 - weight
+            s.cov[k, c] += weight * total / (max(kept, 1) * cuts[1] * expected)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def restlessness(i, j, n_band, s):
+    """By how much more than expected the windows of s.cov vary along the sum of residuals from j to i; 1 at least."""
+    above, below = 0.0, 0.0
+    for k in range(n_band):
+        d = s.sums[k, i] - s.sums[k, j]
+        below += d * d
+        for c in range(n_band):
+            above += d * s.cov[k, c] * (s.sums[c, i] - s.sums[c, j])
+    return max(above / below, 1.0) if below > 0.0 else 1.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)

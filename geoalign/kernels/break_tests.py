@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from scipy.stats import chi2
 
-from geoalign.kernels.break_dependence import dependence, follow, joint_dependence, pair_normal
+from geoalign.kernels.break_dependence import dependence, follow, joint_dependence, pair_normal, restlessness
 from geoalign.kernels.break_fit import SHORTEST, TREND_YEARS, columns_for, fit
 from geoalign.kernels.segments import FAST, WIDTH, factor, forward
 
@@ -321,16 +321,22 @@ def examine(w, x, total, years, a, b, order, free, cuts, limits, common, s):
                 break
     if two > 0.0:
         widen = min(dependence(w, x, total, years, a, a + i, a + j, b, order, free, cuts, s), joint)
+        widen *= max(restlessness(i, 0, n_band, s), restlessness(j, i, n_band, s))
         two /= widen + max(i - s.h[i], j - s.h[j], 0.3) * common / noise
         if two > limits[0, m] + limits[1, m]:
             evidence = 0.5 * two - 2.0 * np.log(float(m)) - 2.0 * n_band * np.log(1.0 + EFFECT * np.sqrt(m / 3.0))
             return PASSING, a + i, a + j, widen, evidence
         joint = np.inf
     widen = min(dependence(w, x, total, years, a, first, last, b, order, free, cuts, s), joint)
+    restless = restlessness(begin + length, begin, n_band, s)
+    between = widen
+    passing /= restless
+    season /= max(restlessness(other, 0, n_band, s), restless)
+    widen *= restlessness(place, 0, n_band, s)
     step /= widen + loose
     step_sure = odds(m, n_band, squares, scale, step, widen, common / noise, s)
-    passing /= widen + loose_pass
-    season /= widen + loose_season
+    passing /= between + loose_pass
+    season /= between + loose_season
     rest = -np.inf
     if kind == PASSING:
         rest = 0.5 * passing - np.log(float(m)) - n_band * np.log(1.0 + EFFECT * np.sqrt(float(length)))

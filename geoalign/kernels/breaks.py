@@ -21,7 +21,10 @@ REACH = 14
 MOST = 16
 """Breaks of a pixel that are followed up."""
 
-INSIDE = 0.92
+TAIL = 5.0
+"""Degrees of freedom of the errors where a break is placed: what burnt is not bare at once, yet no longer woods."""
+
+INSIDE = 0.86
 """Chance of the true date that (date_after, date_by] holds."""
 
 
@@ -276,6 +279,7 @@ def place(w, x, total, years, a, tau, b, order, free, soft, widen, cuts, s):
             return tau, tau, tau
         run, best, found = 0.0, 0.0, low
         apart = 0.5 * n_band * (np.log(v0) - np.log(v1))
+        tail = 0.5 * (TAIL + n_band)
         s.num[0] = 0.0
         for i in range(low, high):
             e0, e1 = 0.0, 0.0
@@ -286,8 +290,8 @@ def place(w, x, total, years, a, tau, b, order, free, soft, widen, cuts, s):
                     d1 -= s.after[k, c] * x[c, i]
                 e0 += d0 * d0
                 e1 += d1 * d1
-            # loss of "still before" less that of "after already"; whoever fits neither says nothing
-            run += 0.5 * n_band * (min(e0 / v0, cuts[2]) - min(e1 / v1, cuts[2])) + apart
+            # loss of "still before" less that of "after already"; whoever is far from both says little
+            run += tail * np.log((TAIL + n_band * e0 / v0) / (TAIL + n_band * e1 / v1)) + apart
             s.num[i - low + 1] = run
             if run < best:
                 best, found = run, i + 1

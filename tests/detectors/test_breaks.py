@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks.series_worlds import BANDS, null, optical, reliability, score_changes
+from benchmarks.series_worlds import BANDS, null, optical, reliability, score_changes, wandering
 from geoalign import ConfigError, StackError, check_changes, detect, new_stack
 from geoalign.types.changes import WHY, changed
 
@@ -55,6 +55,27 @@ def test_bands_together_date_better_than_their_index():
 def test_autocorrelated_noise_is_no_change():
     stable = null(1500, seed=23, ar=0.3, missed=0.01)
     assert float(changed(detect(stable.stack(), "breaks", alpha=0.01)).sum()) / 1500 < 0.02
+
+
+@pytest.mark.parametrize("bands", [("ndvi",), BANDS])
+def test_seasons_that_come_early_or_late_are_no_change(bands):
+    """Twelve years of a scene every five days, spring some two weeks off from year to year; cleared ground is seen."""
+    stable = wandering(150, seed=25)
+    assert float(changed(detect(stable.stack(bands), "breaks")).sum()) / 150 <= 0.04
+    cleared = wandering(60, seed=26, loss=0.4)
+    assert score_changes(cleared, detect(cleared.stack(bands), "breaks"))["recall"] > 0.95
+
+
+def test_what_is_on_its_way_has_changed():
+    """Burnt woods are not bare at once: the date is that of the first observation that is no longer woods."""
+    rng = np.random.default_rng(27)
+    time = np.arange("2014-01-01", "2024-01-01", 16, "datetime64[D]")
+    course = np.where(np.arange(time.size) < 120, 0.7, 0.3)
+    course[120:123] = 0.52
+    stack = new_stack({"ndvi": course[:, None, None] + rng.normal(0, 0.02, (time.size, 4, 10))}, time)
+    found = detect(stack, "breaks")
+    assert (found.date.values == time[120]).mean() > 0.9
+    assert (found.date_by.values >= time[120]).all()
 
 
 def test_all_breaks_of_a_pixel_are_listed():

@@ -138,7 +138,7 @@ def test_bad_options_are_refused():
             detect(optical(n=30), "ccdc", **option)
 
 
-@pytest.mark.parametrize("name", (*NAMES, "sccd"))
+@pytest.mark.parametrize("name", [*NAMES, "sccd"])
 def test_a_large_break_is_sure_beside_a_young_model_too(name):
     """Of six vectors cut at the threshold, two years of history would leave it at one in a hundred."""
     stack = optical([(60, 0.9)], gaps=0.5, noise=0.012, seed=2)
