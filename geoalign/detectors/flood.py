@@ -36,7 +36,7 @@ class Flood:
     A flood is two wet observations with no two dry ones between them, or one of open water by DSWE's test, with wet
     neighbours at about the same time. Where water stood in a quarter of the history, or at the same season, it is no
     flood.
-    SAR: drop to the level of water, by a majority of three votes; from a single scene on. There, all open water is
+    SAR: drop to the level of water, told from moisture and wind; from a single scene on. There, all open water is
     reported. Known water, slopes and shadow go along as coordinates of the stack. See `sar_flood.flood_sar`.
 
     Parameters

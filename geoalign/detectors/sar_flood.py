@@ -1,4 +1,4 @@
-"""The SAR way of `flood`: three votes on a series, threshold and change on a few scenes, open water on a single one."""
+"""The SAR way of `flood`: change and the past on a series, dates beside each other on a few, open water on one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from geoalign.detectors.series import part, years
 from geoalign.errors import StackError
 from geoalign.kernels.flood_votes import PLAIN, USUAL_ANGLE, WATER_DB, area_by_date, peak_of, votes, wet_runs
 from geoalign.kernels.harmonic import regressors
+from geoalign.kernels.inundation import DEPTH_PX as JOINT_PX
+from geoalign.kernels.inundation import joint_fields, roughness, roughness_histogram
 from geoalign.kernels.open_water import (
     DEPTH_PX,
-    EVIDENCE,
     SMOOTH_PX,
     classes,
     decibel,
     gauss,
     level_histogram,
+    settled,
     water_field,
 )
 from geoalign.kernels.sieve import grown
@@ -39,7 +41,7 @@ BOUNDS = {"vv": (-28.0, -11.0), "hh": (-28.0, -11.0), "vh": (-28.0, -17.0), "hv"
 STATIC = ("water_occurrence", "layover", "slope_deg", "hand_m", "incidence_deg")
 """Coordinates (y, x) of a stack that are used where they are there."""
 PATCH_PX = 3
-CAUTION = 0.6
+CAUTION = 0.3
 """Share of the prior's log odds that a patch's own past has to outweigh somewhere. All of it would lose floods in
 small or speckled scenes; none would take wet fields for floods."""
 REACH = 4.0
@@ -47,8 +49,6 @@ REACH = 4.0
 instead, and take what there is."""
 GROW_PX = 24
 """How far a flood grows from where its classes show it into what changed likewise: a patch is flood as a whole."""
-IN_SIGHT = 0.2
-"""Share of what the other two votes call flood from which the scene's classes have the last word."""
 PERMANENT, STEEP_DEG, HIGH_M = 0.75, 15.0, 30.0
 SWATH_DEG = (20.0, 60.0)
 """Incidence beyond which water can't be told by its level."""
@@ -70,19 +70,20 @@ def flood_sar(theme, stack):
     Notes
     -----
     Six scenes or more: runs of dates of up to 180 days, at least 2 dB below the rest of the series (mean of the
-    bands), found by likelihood and drawn pixel by pixel: the vote of change. Two more votes on what was drawn: the
-    ground's own past (a model with season from 32 other dates on, else its usual level) against water at this
-    incidence; and the scene's own classes of water and land, where tiles with both show them. Change and one of the
-    others make a flood; where a fifth of these are seen by the classes, floods look like water in this scene, and
-    what the classes don't see is wet ground. The past alone makes a flood where water is likelier than the ground's own
-    model, of patches in which it somewhere is so by more than half of what floods are rare (`prior`), and
-    classes of a series count where water is even enough to be told
-    from land (wet fields are not). Water that stands there on a quarter of the other dates, or at
-    the same season of other years, is usual water: 0, `not_detectable`; so is ground as dark as water in the mean.
-    A drop that stays for more than 90 days at the end of the series is taken for something else.
+    bands), found by likelihood and drawn pixel by pixel: the vote of change. The second vote holds what was drawn
+    against the ground's own past (a model with season from 32 other dates on, else its usual level) and against water:
+    the scene's own where its histogram shows it, else as known at this incidence. Moisture moves all bands of a place
+    together, water does not; wind roughens some water, in co-polarisation most. A drop is a flood where water is
+    likelier than the ground's own model, in patches in which it somewhere is so by a third of what floods are rare
+    (`prior`). Water that stands there on a quarter of the other dates, or at the same season of other years, is usual
+    water: 0, `not_detectable`; so is ground as dark as water in the mean. A drop that stays for more than 90 days at
+    the end of the series is taken for something else.
 
-    Two to five scenes: `since` (else the first half of the time) parts history from what is watched; water now by the
-    classes, regions grown from where it is plain, none in the history, and a drop of 2 dB.
+    Two to five scenes: `since` (else the first half of the time) parts history from what is watched. The same odds of
+    water, from single pixels: of a date of the history against the scene's ground, of a later one against the pixel's
+    own level before; neighbours and dates then agree by mean-field rounds. A flood is water now, none in the history,
+    and a drop of 2 dB. In co-polarisation alone, water that was rough with wind in all of the history is not told from
+    land that was flooded.
 
     A single scene: everything that is open water is reported, permanent water, smooth runways and radar shadow
     included, unless `water_occurrence`, `layover`, `slope_deg` or `hand_m` say better. `probability` then is that of
@@ -105,7 +106,7 @@ def flood_sar(theme, stack):
     if stack.sizes["time"] < MIN_OBS:
         return _few(theme, stack, bands, static)
     ready, found, judged, drawn = followed(theme, stack, FLOOD)
-    kinds = _kinds(ready.stack, bands, REACH)
+    kinds = _kinds(ready.stack, bands, REACH, settle=True)
     level = _level(ready.power)
     time = ready.stack.time.values
     angle = static.get("incidence_deg", xr.zeros_like(found.n_obs, dtype="float32") + np.float32(USUAL_ANGLE))
@@ -117,14 +118,14 @@ def flood_sar(theme, stack):
         drawn.start,
         drawn.stop,
         angle.astype("float32"),
-        outputs={"past": "float32", "scene": "float32", "usual": bool},
+        outputs={"past": "float32", "usual": bool},
         kinds=kinds,
+        bands=tuple(bands),
         water=np.array([WATER_DB[name] for name in bands]).ravel(),
         x=regressors(when - np.floor(when[0]), 3).ravel(),
         season=pd.DatetimeIndex(time).dayofyear.to_numpy(np.float64),
     )
     change = (drawn.probability > 0.5) & judged.gate & ~polled.usual
-    most = (EVIDENCE * _learnt(kinds)).astype("float32")
     # a patch has one past: single pixels' are too noisy to tell a drop of 4 dB from one of 3
     around = neighbourhood(
         boxcar, polled.past.where(change), depth=PATCH_PX, outputs={"past": "float32"}, radius=PATCH_PX
@@ -133,14 +134,7 @@ def flood_sar(theme, stack):
     # somewhere, and is flood as far as water is likelier
     plain = change & (around > np.float32(PLAIN + CAUTION * np.log((1 - theme.prior) / theme.prior)))
     likelier = change & (around > PLAIN)
-    past = neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
-    scene = change & (polled.scene > 0.5 * most)
-    # floods of one scene look alike: where its classes see some, what they don't see is a wet field
-    sight = whole_image(_counted, _shared, past, scene)
-    # at the edge half of a neighbourhood is dry
-    edge = change & (past | (polled.scene > -0.5 * most))
-    seen_by_class = neighbourhood(grown, scene, edge, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
-    flooded = seen_by_class | (past & (sight < IN_SIGHT))
+    flooded = neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
     seen = found.n_obs >= MIN_OBS
     barred, hidden = _barred(static, found.n_obs)
     hit = sieve(flooded & seen & ~barred & ~hidden, ready.stack, theme.min_area_m2)
@@ -173,15 +167,20 @@ def _few(theme, stack, bands, static):
         first = abs(first)
     if stack.sizes["time"] == 1:
         first = 0
-    kinds = _kinds(stack, bands, 0.0)
+    kinds = _kinds(stack, bands, REACH, settle=True) if first > 0 else _kinds(stack, bands, 0.0)
     power = cube(stack, bands)
     n = stack.sizes["time"]
-    layers = dict.fromkeys(("odds", "wettest", "level"), ("float32", "time", n))
-    field = neighbourhood(_field, power, depth=DEPTH_PX, outputs=layers, kinds=kinds)
+    field = neighbourhood(
+        partial(_field, first=first, bands=tuple(bands)),
+        power,
+        depth=JOINT_PX if first > 0 else DEPTH_PX,
+        outputs=dict.fromkeys(("odds", "level"), ("float32", "time", n)),
+        kinds=kinds,
+        rough=whole_image(roughness_histogram, roughness, power, size=len(bands), block=TILE_PX, most=MOST_TILES),
+    )
     found = per_pixel(
         wet_runs,
         field.odds,
-        field.wettest,
         field.level,
         outputs={
             **dict.fromkeys(("start", "before", "stop"), "int32"),
@@ -215,11 +214,11 @@ def _few(theme, stack, bands, static):
     )
 
 
-def _kinds(stack, bands, reach):
+def _kinds(stack, bands, reach, settle=False):
     """(band * 5,) classes of water and land, from tiles of all dates."""
     return whole_image(
         level_histogram,
-        partial(_all_classes, bands=tuple(bands), reach=reach),
+        partial(_all_classes, bands=tuple(bands), reach=reach, settle=settle),
         cube(stack, bands),
         size=5 * len(bands),
         block=TILE_PX,
@@ -227,22 +226,14 @@ def _kinds(stack, bands, reach):
     )
 
 
-def _all_classes(parts, bands, reach):
+def _all_classes(parts, bands, reach, settle):
     out = []
     for b, name in enumerate(bands):
         counts = np.stack([p[b] for p in parts])
         slope, base, spread = WATER_DB[name]
-        out.append(classes(counts, BOUNDS[name], (slope * USUAL_ANGLE + base, spread), reach))
+        kind = classes(counts, BOUNDS[name], (slope * USUAL_ANGLE + base, spread), reach)
+        out.append(settled(counts, BOUNDS[name], kind) if settle else kind)
     return np.concatenate(out)
-
-
-def _counted(both, scene):
-    return np.array([(both | scene).sum(), scene.sum()], np.float64)
-
-
-def _shared(parts):
-    either, scene = np.sum(parts, axis=0)
-    return scene / max(either, 1.0)
 
 
 def _learnt(kinds):
@@ -250,13 +241,22 @@ def _learnt(kinds):
     return kinds.isel(stat=slice(4, None, 5)).sum()
 
 
-def _field(power, *, kinds):
-    """(time, row, col) each: ln odds of water, evidence of the wettest band, mean dB of the bands."""
-    kinds, speaks = _speaking(kinds)
+def _field(power, *, kinds, rough, first, bands):
+    """(time, row, col) each: ln odds of water, mean dB of the bands."""
+    if first > 0:
+        kinds = np.asarray(kinds).reshape(-1, 5)
+        odds = joint_fields(np.ascontiguousarray(power), kinds, np.asarray(rough), first, *_wind_pair(bands))
+    else:
+        kinds, speaks = _speaking(kinds)
+        odds = [water_field(np.ascontiguousarray(power[speaks, t]), kinds[speaks]) for t in range(power.shape[1])]
     images = [np.ascontiguousarray(power[:, t]) for t in range(power.shape[1])]
-    odds, wettest = zip(*(water_field(np.ascontiguousarray(image[speaks]), kinds[speaks]) for image in images))
     level = [np.mean([gauss(decibel(band), SMOOTH_PX) for band in image], axis=0) for image in images]
-    return np.stack(odds), np.stack(wettest), np.stack(level).astype(np.float32)
+    return np.asarray(odds), np.stack(level).astype(np.float32)
+
+
+def _wind_pair(bands):
+    """Numbers of a co- and of a cross-polarised band, -1 where there is none."""
+    return tuple(next((k for k, name in enumerate(bands) if name in pair), -1) for pair in (("vv", "hh"), ("vh", "hv")))
 
 
 def _level(power):
@@ -297,13 +297,11 @@ def _speaking(kinds):
     return kinds, (kinds[:, 4] > 0) | ~(kinds[:, 4] > 0).any()
 
 
-def _polled(level, own_level, start, stop, angle, *, kinds, water, x, season):
-    kinds, speaks = _speaking(kinds)
-    quiet = kinds.copy()
-    quiet[~speaks, :4] = 0.0, 1.0, 0.0, 1.0  # equal classes give no evidence
+def _polled(level, own_level, start, stop, angle, *, kinds, bands, water, x, season):
+    kinds = np.asarray(kinds).reshape(-1, 5)
     return votes(
-        level, own_level, start, stop, kinds, kinds[:, 4].any(), water.reshape(-1, 3), angle.astype(np.float64),
-        x.reshape(season.size, -1), season,
+        level, own_level, start, stop, kinds, water.reshape(-1, 3), angle.astype(np.float64),
+        x.reshape(season.size, -1), season, *_wind_pair(bands),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from geoalign.kernels.harmonic import choose_order, predict, robust_fit
-from geoalign.kernels.open_water import evidence
+from geoalign.kernels.inundation import OWN_SD, SWING_DB, WATER_SD, water_odds
 
 WATER_DB = {"vv": (-0.394181, -4.142015, 2.754041), "hh": (-0.394181, -4.142015, 2.754041),
             "vh": (-0.1, -20.2, 4.0), "hv": (-0.1, -20.2, 4.0)}  # fmt: skip
@@ -14,9 +14,6 @@ WATER_DB = {"vv": (-0.394181, -4.142015, 2.754041), "hh": (-0.394181, -4.142015,
 Sentinel-1 (Bauer-Marschallinger et al. 2022); cross-polarised: broad, as it lies near the noise floor."""
 USUAL_ANGLE = 38.0
 """Incidence (degrees) where none is given: the middle of the IW swath."""
-LEAST_SPREAD = 1.6
-"""Least spread of what is not flooded, dB: soil and plants vary so much where speckle is averaged out. With it a drop
-of 3 dB, as of wet fields, is no flood unless it ends at the level of water."""
 PLAIN = 0.1
 """ln likelihood ratio, beyond what the prior asks, from which the ground's own past votes for a flood."""
 LONG = 32
@@ -24,14 +21,14 @@ LONG = 32
 USUAL = 0.25
 """Share of the other dates with water from which water is usual there, all year or (half) at the same season."""
 SEASON_DAYS = 45.0
-DOUBT = -2.5
-"""Evidence of the wettest band from which the history of a short series does not rule water out: wind hides it."""
+DOUBT = -1.0
+"""ln odds from which the history of a short series does not rule water out."""
 DROP_DB = 2.0
 """Least drop (mean of the bands) below the history that counts as change, dB."""
 
 
 @njit(nogil=True, cache=True)
-def votes(level, own_level, start, stop, kinds, learnt, water, angle, x, season):
+def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cross):
     """What speaks for a flood in each pixel's run.
 
     Parameters
@@ -40,91 +37,99 @@ def votes(level, own_level, start, stop, kinds, learnt, water, angle, x, season)
     own_level : the same size, the pixel's own mean times what its neighbourhood does against its means: what was there
         before, unmixed with a bank's other side
     start, stop : (n_pixel,) first date of the run and first one after it; start < 0 none, stop < 0 open
-    kinds : (band, 5) classes of the scene, see `open_water.classes`; learnt : whether any of them was learnt
+    kinds : (band, 5) classes of the scene, see `open_water.settled`
     water : (band, 3) of `WATER_DB`; angle : (n_pixel,) incidence, degrees
     x : (n_time, 8) regressors of the season (`harmonic.regressors`, order 3); season : (n_time,) day of the year
+    co, cross : numbers of a co- and a cross-polarised band, see `inundation.water_odds`
 
     Returns
     -------
-    past : (n_pixel,) float32, ln likelihood ratio of water against the ground's own model, of the leading band
-    scene : (n_pixel,) float32, ln likelihood ratio by the scene's classes, NaN where none was learnt
+    past : (n_pixel,) float32, ln likelihood ratio of water against the ground's own model, mean of the run's dates
     usual : (n_pixel,) bool, water stood there on many other dates, or at the same season of other years
     """
     n_pixel, n_band, n_time = level.shape
     past = np.full(n_pixel, np.nan, np.float32)
-    scene = np.full(n_pixel, np.nan, np.float32)
     usual = np.zeros(n_pixel, np.bool_)
     rows = np.empty((n_time, x.shape[1]))
     y = np.empty(n_time)
     keep = np.empty(n_time)
     inverse = np.zeros((x.shape[1], x.shape[1]))
     beta = np.zeros(x.shape[1])
+    ground = np.empty((n_band, n_time))
+    spread, middle, water_sd = np.empty(n_band), np.empty(n_band), np.empty(n_band)
+    calm, land, land_sd = kinds[:, 0].copy(), kinds[:, 2].copy(), kinds[:, 3].copy()
+    calm_sd = np.sqrt(kinds[:, 1] ** 2 + WATER_SD**2)
     for p in range(n_pixel):
         if start[p] < 0:
             continue
         end = stop[p] if stop[p] >= 0 else n_time
-        # other dates: how often water stands there, and what the leading band does
+        # other dates: how often water stands there
         n = 0
         wet, same, same_wet = 0, 0, 0
         for t in range(n_time):
             if start[p] <= t < end or math.isnan(own_level[p, 0, t]):
                 continue
-            gain = 0.0
-            for b in range(n_band):
-                gain += evidence(own_level[p, b, t], kinds[b])
-            dark = gain > 0
+            dark = water_odds(own_level[p, :, t], land, land_sd, SWING_DB**2, calm, calm_sd, co, cross) > 0
             wet += dark
             apart = abs(season[t] - season[start[p]])
             if min(apart, 365.25 - apart) <= SEASON_DAYS and min(abs(t - start[p]), abs(t - end)) > 3:
                 same += 1
                 same_wet += dark
-            y[n] = own_level[p, 0, t]
-            rows[n] = x[t]
             n += 1
         if n < 3:
             continue
         usual[p] = wet > USUAL * n or (same >= 3 and 2 * same_wet >= same)
-        width = choose_order(n, 3) if n >= LONG else 0
-        spread = -1.0
-        if width > 0:
-            # no trend: it would be carried into the run
-            squares = robust_fit(rows, y, n, width, 1e6, keep, inverse, beta)
-            if squares >= 0:
-                spread = math.sqrt(squares / max(keep[:n].sum() - width, 1.0))
-        mean = 0.0
-        if spread < 0:
-            width = 0
-            mean = np.median(y[:n])
-            spread = np.sqrt(np.mean((y[:n] - mean) ** 2))
-        spread = max(spread, LEAST_SPREAD)
-        middle = water[0, 0] * angle[p] + water[0, 1]
+        for b in range(n_band):
+            n = 0
+            for t in range(n_time):
+                if not start[p] <= t < end and not math.isnan(own_level[p, b, t]):
+                    y[n] = own_level[p, b, t]
+                    rows[n] = x[t]
+                    n += 1
+            spread[b] = _model(rows, y, n, x, keep, inverse, beta, ground[b])
+            # darker than water is water; the scene's own is known better than the usual
+            known = kinds[b, 4] > 0
+            middle[b] = calm[b] if known else water[b, 0] * angle[p] + water[b, 1]
+            water_sd[b] = calm_sd[b] if known else water[b, 2]
         count = 0
         own = 0.0
-        by_class = 0.0
         for t in range(start[p], end):
             if math.isnan(level[p, 0, t]):
                 continue
-            ground = predict(x[t], beta, width) if width > 0 else mean
-            s = level[p, 0, t]
-            # darker than water is water
-            own += 0.5 * ((s - ground) / spread) ** 2 - 0.5 * (max(s - middle, 0.0) / water[0, 2]) ** 2
-            own += math.log(spread / water[0, 2]) if s < ground else -50.0
-            for b in range(n_band):
-                by_class += evidence(level[p, b, t], kinds[b])
+            own += water_odds(level[p, :, t], ground[:, t], spread, SWING_DB**2, middle, water_sd, co, cross)
             count += 1
         if count > 0:
             past[p] = own / count
-            if learnt:
-                scene[p] = by_class / count
-    return past, scene, usual
+    return past, usual
 
 
 @njit(nogil=True, cache=True)
-def wet_runs(odds, wettest, level, first):
+def _model(rows, y, n, x, keep, inverse, beta, ground):
+    """Writes what a band does without the run into `ground` (n_time,), and returns its spread beside the swings."""
+    width = choose_order(n, 3) if n >= LONG else 0
+    squares = -1.0
+    if width > 0:
+        # no trend: it would be carried into the run
+        squares = robust_fit(rows, y, n, width, 1e6, keep, inverse, beta)
+    if squares >= 0:
+        variance = squares / max(keep[:n].sum() - width, 1.0)
+        for t in range(ground.size):
+            ground[t] = predict(x[t], beta, width)
+    elif n > 0:
+        mean = np.median(y[:n])
+        variance = np.mean((y[:n] - mean) ** 2)
+        ground[:] = mean
+    else:
+        variance = 0.0
+        ground[:] = np.nan
+    return math.sqrt(max(variance - SWING_DB**2, OWN_SD**2))
+
+
+@njit(nogil=True, cache=True)
+def wet_runs(odds, level, first):
     """The longest run of dates with new water at every pixel of a short series.
 
-    odds : (n_pixel, n_time) ln odds of water, NaN = not observed; wettest : the same by the band that shows it most
-        (wind hides water in co-polarisation); level : (n_pixel, n_time) mean dB of the bands
+    odds : (n_pixel, n_time) ln odds of water, NaN = not observed; level : (n_pixel, n_time) mean dB of the bands
     first : number of dates that are history; 0 takes any water for new
     Returns start, last date before it, first date after it (int32, -1 none), dB against the history (0 without), the
     largest ln odds in the run or else on any watched date (float32), observations, whether water stood before.
@@ -147,7 +152,7 @@ def wet_runs(odds, wettest, level, first):
             if t < first:
                 kept[n] = level[p, t]
                 n += 1
-                stood[p] = stood[p] or odds[p, t] > 0 or wettest[p, t] > DOUBT
+                stood[p] = stood[p] or odds[p, t] > DOUBT
         if first > 0 and n == 0:
             n_obs[p] = 0
             continue

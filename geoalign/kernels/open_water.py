@@ -16,6 +16,9 @@ AROUND_PX, GATHER, NEUTRAL = 15, 1.5, 0.27
 """Reach (standard deviation) of the surroundings whose share of water is the local prior, its weight, and the share
 that speaks neither way."""
 ROUNDS = 2
+HUMP_BINS, HUMP_DB, HUMP_LEAST, HUMP_VALLEY = 5, 2.0, 60, 0.5
+"""Bins over which a histogram is smoothed before its humps are looked for, their reach (dB), the least number of pixels
+in one, and how much of its height the valley beside it may have."""
 RARE = 0.05
 """Share of water below which the classes are fitted to the tiles that hold it, and not to the whole scene."""
 
@@ -107,6 +110,50 @@ def two_sided_enough(parts):
     return apart > 2 and between > 0.6 * variance and min(share1, share2) > 0.1
 
 
+def settled(counts, bounds, kind):
+    """`classes` made ready to be held against each other date by date; (5,) as there.
+
+    Where no tile taught water, a hump of its own in the histogram of a date does: a lake that fills no tile. Land is
+    the middle and the spread of all that is brighter than where the two part: a third of a scene may have been drawn
+    into its class that is not the usual ground, as windy water and wet fields; the median and the median deviation
+    don't follow that, nor towns.
+    """
+    if kind[4] == 0:
+        found = [hump for hump in (_hump(row, bounds[1], kind[2]) for row in counts.sum(axis=0)) if hump is not None]
+        if found:
+            kind = np.array([*min(found), kind[2], kind[3], 1.0])
+    edge = _crossing(*kind[:4])
+    total = counts.sum(axis=(0, 1)) * (edge < CENTRES)
+    if not total.any():
+        return kind
+    middle = _median(CENTRES, total)
+    spread = 1.4826 * _median(np.abs(CENTRES - middle), total)
+    return np.array([kind[0], kind[1], max(middle, kind[0] + 3.0), max(spread, 0.7), kind[4]])
+
+
+def _hump(counts, highest, land):
+    """Mean and sd (dB) of the darkest hump of the histogram, below `highest` and 4 dB below land; None without one."""
+    h = np.convolve(counts, np.ones(HUMP_BINS), "same") / HUMP_BINS
+    top = 0
+    end = min(highest, land - 4.0)
+    for at in np.flatnonzero(end > CENTRES):
+        if h[at] > h[top]:
+            top = at
+        elif h[at] < HUMP_VALLEY * h[top]:
+            near = np.abs(CENTRES - CENTRES[top]) <= HUMP_DB
+            mass = counts[near].sum()
+            if mass >= HUMP_LEAST:
+                mean = (counts * CENTRES)[near].sum() / mass
+                return mean, max(math.sqrt((counts * (CENTRES - mean) ** 2)[near].sum() / mass), 0.7)
+    return None
+
+
+def _median(values, weight):
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    return values[order][np.searchsorted(total, 0.5 * total[-1])]
+
+
 def classes(counts, bounds, fallback, reach=0.0):
     """Water and land in one band from the histograms of tiles: mean and sd of both, and whether that was learnt.
 
@@ -181,7 +228,7 @@ def evidence(level, kind):
 
 @njit(nogil=True, cache=True)
 def water_field(power, kinds):
-    """Where one image shows water, as ln odds (row, col) float32, NaN not observed; and by the wettest band alone.
+    """Where one image shows water, as ln odds (row, col) float32, NaN not observed.
 
     power : (band, row, col); kinds : (band, 5) classes of each band
     The bands' evidence from smoothed dB is added up and averaged over the neighbourhood; then regions grow: the share
@@ -190,14 +237,8 @@ def water_field(power, kinds):
     """
     n_band, n_row, n_col = power.shape
     total = np.zeros((n_row, n_col))
-    wettest = np.full((n_row, n_col), -EVIDENCE)
     for b in range(n_band):
         level = gauss(decibel(power[b]), SMOOTH_PX)
-        for r in range(n_row):
-            for c in range(n_col):
-                # of what is there itself: a narrow river must not drown in its banks
-                if not math.isnan(level[r, c]):
-                    wettest[r, c] = max(wettest[r, c], evidence(level[r, c], kinds[b]))
         for r in range(n_row):
             for c in range(n_col):
                 total[r, c] += evidence(level[r, c], kinds[b]) if not math.isnan(level[r, c]) else np.nan
@@ -214,7 +255,7 @@ def water_field(power, kinds):
             for c in range(n_col):
                 prior = math.log((around[r, c] + 0.02) / (1.02 - around[r, c]))
                 odds[r, c] = own[r, c] + GATHER * (prior - neutral)
-    return odds.astype(np.float32), wettest.astype(np.float32)
+    return odds.astype(np.float32)
 
 
 DEPTH_PX = 3 + 4 + ROUNDS * 38

@@ -12,8 +12,8 @@ def polled(series, start, stop, days=12):
     n = level.shape[2]
     t = np.arange(n) * days / 365.25
     return votes(
-        level, level, np.full(len(level), start), np.full(len(level), stop), KINDS, True, WATER,
-        np.full(len(level), 38.0), regressors(t, 3), (t % 1) * 365.25,
+        level, level, np.full(len(level), start), np.full(len(level), stop), KINDS, WATER,
+        np.full(len(level), 38.0), regressors(t, 3), (t % 1) * 365.25, 0, -1,
     )  # fmt: skip
 
 
@@ -21,15 +21,13 @@ def ground(n=40, seed=0):
     return -10 + 0.5 * np.random.default_rng(seed).normal(size=(1, n))
 
 
-def test_water_gets_both_votes_and_a_wet_field_none():
+def test_water_gets_the_vote_and_a_wet_field_none():
     wet, field = ground(), ground()
     wet[:, 20:23] = -18
     field[:, 20:23] -= 3
-    past, scene, usual = polled(np.concatenate([wet, field]), 20, 23)
+    past, usual = polled(np.concatenate([wet, field]), 20, 23)
     assert past[0] > 2
-    assert scene[0] == 3
-    assert past[1] < 0.5
-    assert scene[1] < 0
+    assert past[1] < -1
     assert not usual.any()
 
 
@@ -37,17 +35,17 @@ def test_water_on_many_other_dates_is_usual():
     series = ground()
     series[:, ::3] = -19
     series[:, 20:23] = -19
-    assert polled(series, 20, 23)[2][0]
+    assert polled(series, 20, 23)[1][0]
 
 
 def test_water_at_the_same_season_is_usual():
     series = ground(92)
     for year in range(3):
         series[:, 10 + 30 * year : 15 + 30 * year] = -19
-    assert polled(series, 40, 45, 12.175)[2][0]
+    assert polled(series, 40, 45, 12.175)[1][0]
     alone = ground(92)
     alone[:, 40:45] = -19
-    assert not polled(alone, 40, 45, 12.175)[2][0]
+    assert not polled(alone, 40, 45, 12.175)[1][0]
 
 
 def test_a_season_is_the_grounds_own_past():
@@ -58,16 +56,15 @@ def test_a_season_is_the_grounds_own_past():
 
 
 def test_no_run_has_no_votes():
-    past, scene, usual = polled(ground(), -1, -1)
+    past, usual = polled(ground(), -1, -1)
     assert np.isnan(past[0])
-    assert np.isnan(scene[0])
     assert not usual[0]
 
 
 def test_runs_of_a_short_series():
     odds = np.array([[-5, -5, 4, 4, -5], [5, 5, 5, 5, 5], [-5, -5, -5, -5, -5], [-5, np.nan, np.nan, 4, 4]], float)
     level = np.where(odds > 0, -19.0, -9.0)
-    start, before, stop, drop, best, n, stood = wet_runs(odds, odds - 1, level, 2)
+    start, before, stop, drop, best, n, stood = wet_runs(odds, level, 2)
     assert start.tolist() == [2, -1, -1, 3]
     assert before.tolist() == [1, -1, -1, 0]
     assert stop.tolist() == [4, -1, -1, -1]
@@ -78,7 +75,7 @@ def test_runs_of_a_short_series():
 
 
 def test_a_single_scene_shows_all_its_water():
-    start, *_ = wet_runs(np.array([[3.0], [-3.0]]), np.array([[3.0], [-3.0]]), np.array([[-19.0], [-9.0]]), 0)
+    start, *_ = wet_runs(np.array([[3.0], [-3.0]]), np.array([[-19.0], [-9.0]]), 0)
     assert start.tolist() == [0, -1]
 
 

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from geoalign.kernels.open_water import CENTRES, classes, decibel, evidence, gauss, level_histogram, split, water_field
+from geoalign.kernels.open_water import (
+    CENTRES,
+    classes,
+    decibel,
+    evidence,
+    gauss,
+    level_histogram,
+    settled,
+    split,
+    water_field,
+)
 
 BOUNDS, KNOWN = (-28.0, -11.0), (-19.0, 2.75)
 
@@ -77,8 +87,27 @@ def test_water_is_drawn_with_its_edge():
     power, wet = scene(seed=1)
     kinds = classes(counts_of(power), BOUNDS, KNOWN)[None]
     power[60:70, 100:110] = np.nan
-    odds, wettest = water_field(power[None], kinds)
+    odds = water_field(power[None], kinds)
     assert np.isnan(odds[60:70, 100:110]).all()
     good = np.isfinite(odds)
     assert ((odds > 0) == wet)[good].mean() > 0.99
-    assert ((wettest > 0) == wet)[good].mean() > 0.95
+
+
+def test_water_that_fills_no_tile_is_learnt_from_its_hump():
+    power, wet = scene(water=0.04)
+    counts = counts_of(power)
+    kind = classes(counts, BOUNDS, (-17.0, 2.75), 4.0)
+    assert kind[4] == 0
+    found = settled(counts, BOUNDS, kind)
+    assert found[4] == 1
+    assert (found[0], found[2]) == (pytest.approx(-20.5, abs=0.8), pytest.approx(-10.5, abs=0.8))
+    assert settled(counts_of(scene(water=0.0)[0]), BOUNDS, kind)[4] == 0
+    assert settled(np.zeros((2, 1, 240)), BOUNDS, kind).tolist() == kind.tolist()
+
+
+def test_land_is_the_middle_of_what_is_no_water():
+    power, _ = scene()
+    counts = counts_of(np.where(np.random.default_rng(2).random((128, 128)) < 0.05, 1.0, power))
+    found = settled(counts, BOUNDS, np.array([-20.0, 1.0, -14.0, 4.0, 1.0]))
+    assert found[2] == pytest.approx(-10.3, abs=0.8)
+    assert found[3] < 2.5
