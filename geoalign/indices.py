@@ -32,8 +32,12 @@ def ratio(above, below):
     """above / below, NaN where |below| is under 1e-6 (no light at all)."""
 
     def divide(a, b):
-        safe = np.abs(b) >= 1e-6
-        return np.where(safe, a / np.where(safe, b, np.float32(1)), np.float32(np.nan)).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            out = (a / b).astype(np.float32, copy=False)
+        dark = np.abs(b) < 1e-6
+        if dark.any():
+            out[dark] = np.nan
+        return out
 
     if isinstance(above, da.Array) or isinstance(below, da.Array):
         return da.map_blocks(divide, above, below, dtype=np.float32)

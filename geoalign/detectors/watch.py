@@ -15,7 +15,7 @@ from geoalign.kernels.gradient import median_gradient
 from geoalign.kernels.harmonic import regressors
 from geoalign.kernels.watch import NONE, fold, learn, limit, start_cost
 from geoalign.kernels.watch_report import verdict
-from geoalign.types.changes import NOT_OBSERVABLE, WHY, dates_at, new_changes
+from geoalign.types.changes import NOT_OBSERVABLE, WHY, new_changes, stamps_at
 from geoalign.types.stack import check_stack
 from geoalign.types.state import check_state, new_state
 
@@ -26,6 +26,13 @@ CHARTS = {
 }  # fmt: skip
 OUTCOME = {"outcome": "uint8", "confirmed": "uint16", "over": "uint16"}
 """Variables of the state; those of `CHARTS` once for drops and once for rises."""
+
+REPORTED = {
+    "status": "uint8", **dict.fromkeys(("date", "date_after", "date_by"), "datetime64[ns]"), "magnitude": "float32",
+    "direction": "int8", "probability": "float32", "n_obs": "uint16", "why": "uint16",
+    **dict.fromkeys(("date_confirmed", "date_end"), "datetime64[ns]"), "noise": "float32",
+}  # fmt: skip
+"""What `report` says of a pixel."""
 
 MIN_HISTORY = 16
 """Scenes of history that a watch needs: with fewer, the noise and its autocorrelation are anybody's guess."""
@@ -244,29 +251,11 @@ class Watch:
         """Changes (y, x) as the state knows them."""
         check_state(state, detector=repr(self), variables=("n_watched", "steep", *MODEL, *LEARNED, *CHARTS, *OUTCOME))
         stamps, n_history = state.time.values, state.attrs["n_history"]
-        places = ("date", "after", "by", "confirmed", "over")
-        names = (*CHARTS, *OUTCOME, "freedom", "n_obs", "n_watched", "last")
-        found = neighbourhood(
-            _verdict, *(state[name] for name in names), depth=0,
-            outputs={"status": "uint8", **dict.fromkeys(places, "int32"), "magnitude": "float32",
-                     "probability": "float32", "direction": "int8"},
+        names = (*CHARTS, *OUTCOME, "freedom", "n_obs", "n_watched", "last", "noise")
+        layers = neighbourhood(
+            _verdict, *(state[name] for name in names), depth=0, outputs=REPORTED, stamps=stamps,
             cost=start_cost(np.maximum(np.arange(stamps.size) - n_history + 1, 1)), first=n_history, prior=self.prior,
         )  # fmt: skip
-        unseen = found.status == NOT_OBSERVABLE
-        layers = {
-            "status": found.status,
-            "date": dates_at(found.date, stamps),
-            "date_after": dates_at(found.after, stamps),
-            "date_by": dates_at(found.by, stamps),
-            "magnitude": found.magnitude,
-            "direction": found.direction,
-            "probability": found.probability,
-            "n_obs": state.n_obs.reset_coords(drop=True),
-            "why": xr.where(unseen, xr.where(state.n_obs > 0, WHY["too_few"], WHY["no_data"]), 0),
-            "date_confirmed": dates_at(found.confirmed, stamps),
-            "date_end": dates_at(found.over, stamps),
-            "noise": np.sqrt(state.noise).where(~unseen),
-        }
         return new_changes(
             layers, kind=self.kind, detector=repr(self), prior=self.prior, magnitude_units=state.attrs["units"],
             coords=state.coords,
@@ -303,10 +292,20 @@ def _folded(series, *layers, names, flat, x, gap, usual, cost, first, bound):
     return tuple(layer.reshape(*layer.shape[:-1], *shape) for layer in new)
 
 
-def _verdict(*layers, cost, first, prior):
-    shape = layers[-1].shape
-    found = verdict(*(layer.reshape(*layer.shape[:-2], -1) for layer in layers), cost, first, prior)
-    return tuple(layer.reshape(shape) for layer in found)
+def _verdict(*layers, stamps, cost, first, prior):
+    """The layers of `REPORTED`. One kernel and plain arrays: watching asks for a few pixels after every scene."""
+    *layers, noise = layers
+    status, date, after, by, confirmed, over, magnitude, probability, direction = verdict(
+        *(layer.reshape(*layer.shape[:-2], -1) for layer in layers), cost, first, prior
+    )
+    n_obs = layers[-3].reshape(-1)
+    why, unseen = np.zeros(status.size, np.uint16), status == NOT_OBSERVABLE
+    why[unseen] = np.where(n_obs[unseen] > 0, WHY["too_few"], WHY["no_data"])
+    spread = np.sqrt(noise.reshape(-1))
+    spread[unseen] = np.nan
+    date, after, by, confirmed, over = (stamps_at(numbers, stamps) for numbers in (date, after, by, confirmed, over))
+    found = (status, date, after, by, magnitude, direction, probability, n_obs, why, confirmed, over, spread)
+    return tuple(layer.reshape(noise.shape) for layer in found)
 
 
 def _shift(scenes):

@@ -25,8 +25,8 @@ from geoalign.types.plugins import Selective
 
 log = logging.getLogger("geoalign")
 
-FORMAT = 2
-"""Version of what a step means, alerts included; another one folds all again from the evidence."""
+FORMAT = 3
+"""Version of what a step means, alerts and files included; another one folds all again from the evidence."""
 EVERY_SCENES, EVERY_DAYS = 16, 90
 """A checkpoint is kept after so many scenes or days, whichever comes first."""
 KEPT = 8
@@ -193,7 +193,8 @@ def fold_tile(job: dict[str, Any]) -> dict[str, Any]:
         state = detector.update(state, stack_of([values], [step.scene], frame)).compute()
         now, found = _looked(detector, state, tile, frame.shape[1])
         day = int(np.datetime64(step.scene.time, "D").astype(np.int64))
-        seen, n_obs = np.where(now > n_obs, np.int32(day), seen), now
+        np.copyto(seen, np.int32(day), where=now > n_obs)
+        n_obs = now
         counts.append(found["pixel"].size)
         for name, column in found.items():
             flagged[name].append(column)
@@ -213,13 +214,17 @@ def _looked(detector, state, tile, width):
     if not isinstance(detector, Selective):
         changes = detector.report(state).compute()
         return changes.n_obs.values, _flagged(changes, None, tile, width)
+    import xarray as xr
+
     at = np.flatnonzero(detector.suspects(state))
     cut = {}
     for name, layer in state.variables.items():
         if name not in state.coords:
             flat = layer.values.reshape(*layer.shape[:-2], -1)
             cut[name] = (layer.dims, np.take(flat, at, axis=-1)[..., None, :])
-    few = state.drop_vars(list(state.data_vars)).assign(cut)
+    # made at once: dropping and assigning takes as long as the scene itself where the tile is small
+    bare = {name: layer for name, layer in state.coords.items() if not {"y", "x"} & set(layer.dims)}
+    few = xr.Dataset(cut, coords=bare, attrs=state.attrs)
     return state.n_obs.values, _flagged(detector.report(few), at, tile, width)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from geoalign.errors import StateError
+from geoalign.kernels.dates import day_numbers, times_of
 
 NO_CHANGE, FIRST, PROVISIONAL, CONFIRMED, ENDED, NOT_OBSERVABLE = 0, 1, 2, 3, 4, 255
 STATUS = {
@@ -167,24 +168,26 @@ def changed(changes) -> xr.DataArray:
 
 def dates_at(index, time) -> xr.DataArray:
     """Dates of acquisition numbers: `index` (..., y, x) integer, below 0 for none -> datetime64[ns], NaT for none."""
-    stamps = np.append(np.asarray(time, "datetime64[ns]"), np.datetime64("NaT", "ns"))
-
-    def pick(block):
-        # as unsigned numbers those below 0 are the largest, and all that is too large is the NaT at the end
-        unsigned = np.uint64 if block.dtype.itemsize == 8 else np.uint32
-        places = np.minimum(block.astype(unsigned), unsigned(stamps.size - 1)).astype(np.intp)
-        return np.take(stamps, places)
-
+    stamps = np.asarray(time, "datetime64[ns]")
     if isinstance(index.data, da.Array):
-        return index.copy(data=index.data.map_blocks(pick, dtype="datetime64[ns]"))
-    return index.copy(data=pick(index.data))
+        return index.copy(data=index.data.map_blocks(stamps_at, stamps=stamps, dtype="datetime64[ns]"))
+    return index.copy(data=stamps_at(index.data, stamps))
+
+
+def stamps_at(index, stamps) -> np.ndarray:
+    """`dates_at` for arrays: datetime64[ns] of the shape of `index`."""
+    numbers = np.ascontiguousarray(index).reshape(-1)
+    return times_of(numbers, stamps.view(np.int64)).view("datetime64[ns]").reshape(index.shape)
 
 
 def days_since_1970(stamps, none: int) -> np.ndarray:
     """datetime64 array as int32 days since 1970-01-01, `none` for NaT: how dates are stored and counted."""
     stamps = np.asarray(stamps)
-    days = stamps.astype("datetime64[D]").astype(np.int64)
-    return np.where(np.isnat(stamps), none, days).astype(np.int32)
+    if stamps.dtype != "datetime64[ns]":
+        days = stamps.astype("datetime64[D]").astype(np.int64)
+        return np.where(np.isnat(stamps), none, days).astype(np.int32)
+    times = np.ascontiguousarray(stamps).reshape(-1).view(np.int64)
+    return day_numbers(times, np.int32(none)).reshape(stamps.shape)
 
 
 def why_names(bits) -> list[str]:
