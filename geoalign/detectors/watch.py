@@ -14,7 +14,7 @@ from geoalign.errors import StackError, StateError
 from geoalign.kernels.gradient import median_gradient
 from geoalign.kernels.harmonic import regressors
 from geoalign.kernels.watch import NONE, fold, learn, limit, start_cost
-from geoalign.kernels.watch_report import verdict
+from geoalign.kernels.watch_report import suspects, verdict
 from geoalign.types.changes import NOT_OBSERVABLE, WHY, new_changes, stamps_at
 from geoalign.types.stack import check_stack
 from geoalign.types.state import check_state, new_state
@@ -36,9 +36,6 @@ REPORTED = {
 
 MIN_HISTORY = 16
 """Scenes of history that a watch needs: with fewer, the noise and its autocorrelation are anybody's guess."""
-
-SUSPECT_NATS, LIKELY_NATS = np.float32(2.9), np.float32(4.4)
-"""Evidence above the cost of a start below which a pixel is not `first`, and not `provisional`."""
 
 _FOLDED = (
     "coefficients", "spread", "noise", "before", "freedom", "n_obs", "n_watched", "last", *CHARTS, *OUTCOME,
@@ -129,6 +126,7 @@ class Watch:
 
     kind: ClassVar[str] = "change"
     needs: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = (*CHARTS, *OUTCOME, "freedom", "n_obs", "n_watched", "last", "noise")
 
     def __post_init__(self):
         check_options(self)
@@ -249,11 +247,10 @@ class Watch:
 
     def report(self, state):
         """Changes (y, x) as the state knows them."""
-        check_state(state, detector=repr(self), variables=("n_watched", "steep", *MODEL, *LEARNED, *CHARTS, *OUTCOME))
+        check_state(state, detector=repr(self), variables=self.reads)
         stamps, n_history = state.time.values, state.attrs["n_history"]
-        names = (*CHARTS, *OUTCOME, "freedom", "n_obs", "n_watched", "last", "noise")
         layers = neighbourhood(
-            _verdict, *(state[name] for name in names), depth=0, outputs=REPORTED, stamps=stamps,
+            _verdict, *(state[name] for name in self.reads), depth=0, outputs=REPORTED, stamps=stamps,
             cost=start_cost(np.maximum(np.arange(stamps.size) - n_history + 1, 1)), first=n_history, prior=self.prior,
         )  # fmt: skip
         return new_changes(
@@ -268,10 +265,10 @@ class Watch:
         can be asked of these only.
         """
         cost = start_cost(np.maximum(np.int64(state.attrs["n_scenes"]) - state.attrs["n_history"], 1))
-        evidence = state.evidence.values
-        above = np.maximum(evidence[0], evidence[1]) - np.float32(cost)
-        once = (state.n_since.values == 1).any(axis=0)
-        return (above >= LIKELY_NATS) | ((above >= SUSPECT_NATS) & once) | (state.outcome.values > 0)
+        values = (
+            state[name].values.reshape(*state[name].shape[:-2], -1) for name in ("evidence", "n_since", "outcome")
+        )
+        return suspects(*values, np.float32(cost)).reshape(state.sizes["y"], state.sizes["x"])
 
 
 def _learned(series, *, x, years, step, order):

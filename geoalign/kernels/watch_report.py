@@ -10,6 +10,10 @@ from geoalign.kernels.watch_charts import MOST
 PROVISIONAL_NATS = 4.5
 """Evidence above the cost of a start from which two observations or more make a provisional change."""
 
+SUSPECT_NATS, LIKELY_NATS = np.float32(2.9), np.float32(4.4)
+"""Evidence above the cost of a start below which a pixel is not `first`, and not `provisional`: a little less than
+`verdict` asks for, which counts in other digits."""
+
 NEIGHBOURS = 1.5
 """Starts that explain a step about as well as the best one."""
 
@@ -62,3 +66,21 @@ def verdict(evidence, size, n_since, since, after, by, outcome, confirmed, over,
         magnitude[i] = size[d, i]
         direction[i] = 2 * d - 1
     return status, dates[0], dates[1], dates[2], dates[3], dates[4], magnitude, probability, direction
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def suspects(evidence, n_since, outcome, cost):
+    """Pixels of which `verdict` may say status 1 to 4, and few others, in one pass.
+
+    evidence, n_since, outcome : as in `watch.fold`; cost : float32, of a start at the last scene
+    Returns (n_pixel,) bool.
+    """
+    n = outcome.size
+    out = np.empty(n, np.bool_)
+    drop, rise = evidence[0], evidence[1]
+    drops, rises = n_since[0], n_since[1]
+    for i in range(n):
+        above = (drop[i] if drop[i] > rise[i] else rise[i]) - cost
+        once = (drops[i] == 1) | (rises[i] == 1)
+        out[i] = (above >= LIKELY_NATS) | ((above >= SUSPECT_NATS) & once) | (outcome[i] > 0)
+    return out

@@ -237,7 +237,7 @@ def stack_of(values: list[np.ndarray], scenes: list[Scene], frame: Frame, *, coo
     import xarray as xr
 
     lazy = bool(values) and not isinstance(values[0], np.ndarray)
-    cube = da.stack(values) if lazy else np.stack(values)
+    cube = da.stack(values) if lazy else values[0][None] if len(values) == 1 else np.stack(values)
     units = "power" if frame.kind == "sar" else "1"
     bands = {name: xr.Variable(("time", "y", "x"), cube[:, k], {"units": units}) for k, name in enumerate(frame.bands)}
     stack = xr.Dataset(bands).assign_coords(

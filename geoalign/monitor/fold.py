@@ -218,10 +218,10 @@ def _looked(detector, state, tile, width):
 
     at = np.flatnonzero(detector.suspects(state))
     cut = {}
-    for name, layer in state.variables.items():
-        if name not in state.coords:
-            flat = layer.values.reshape(*layer.shape[:-2], -1)
-            cut[name] = (layer.dims, np.take(flat, at, axis=-1)[..., None, :])
+    for name in detector.reads:
+        layer = state.variables[name]
+        flat = layer.values.reshape(*layer.shape[:-2], -1)
+        cut[name] = (layer.dims, np.take(flat, at, axis=-1)[..., None, :])
     # made at once: dropping and assigning takes as long as the scene itself where the tile is small
     bare = {name: layer for name, layer in state.coords.items() if not {"y", "x"} & set(layer.dims)}
     few = xr.Dataset(cut, coords=bare, attrs=state.attrs)

@@ -47,6 +47,9 @@ class Selective(Online, Protocol):
     """One whose report of a pixel depends on that pixel alone, and that knows quickly which pixels are worth it.
 
     suspects : bool (y, x), True wherever `report` may say status 1 to 4; its state holds `n_obs` as the report does
+    reads : variables of the state that `report` takes; those of the suspects are all that it has to be given
     """
+
+    reads: ClassVar[tuple[str, ...]]
 
     def suspects(self, state: xr.Dataset): ...
