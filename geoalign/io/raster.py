@@ -201,9 +201,11 @@ def _cog(folder, layer):
     import rasterio.shutil
 
     strips = folder / f"{layer.file}.strips"
+    # measured quantities hardly shrink: the quickest level takes half the time for files that are 2 % larger
+    level = 1 if np.dtype(layer.stored).kind == "f" else 6
     rasterio.shutil.copy(
-        strips, folder / layer.file, driver="COG", COMPRESS="DEFLATE", PREDICTOR="YES", BLOCKSIZE=COG_BLOCK,
-        OVERVIEW_RESAMPLING=layer.overviews, BIGTIFF="IF_SAFER", NUM_THREADS="1",
+        strips, folder / layer.file, driver="COG", COMPRESS="DEFLATE", LEVEL=level, PREDICTOR="YES",
+        BLOCKSIZE=COG_BLOCK, OVERVIEW_RESAMPLING=layer.overviews, BIGTIFF="IF_SAFER", NUM_THREADS="1",
     )  # fmt: skip
     strips.unlink()
 

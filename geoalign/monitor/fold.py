@@ -346,48 +346,76 @@ def _since_change(values, scenes, theme, step, root):
 def report(theme: Theme, root: Path, step: str):
     """Changes (y, x) of the whole grid after a step, with `last_seen`, the day a pixel was last used.
 
-    Lazy in tiles, but for small grids, where graphs would take longer than what they compute.
+    Lazy, a task a tile, but for small grids, where graphs would take longer than what they compute.
     """
-    import dask
-    import dask.array as da
-    import xarray as xr
-
     from geoalign.types.stack import grid_coords
 
-    folder, frame, side = theme.folder(root), theme.frame, theme.frame.tile_px
-    squares = tiles(frame.shape, side)
-    pattern, *_ = load_state(state_path(folder, step, squares[0]))
+    folder, frame = theme.folder(root), theme.frame
+    squares = tiles(frame.shape, frame.tile_px)
+    coords = grid_coords(frame.geobox, frame.shape)
     if frame.shape[0] * frame.shape[1] <= EAGER_PX:
-        load, values, join, where = load_state, _values, np.concatenate, np.where
-    else:
-        load, values, join, where = dask.delayed(load_state, pure=True), _lazy_values, da.concatenate, da.where
-    loaded = [(tile, load(state_path(folder, step, tile))) for tile in squares]
+        return _reported(theme.detector, *_whole_state(folder, step, squares)).assign_coords(coords)
+    pattern = _reported(theme.detector, *load_state(state_path(folder, step, squares[0]))[:2])
+    bare = pattern.drop_vars(list(pattern.data_vars))
+    return bare.assign(_lazy_layers(theme, folder, step, squares, pattern)).assign_coords(coords)
+
+
+def _reported(detector, state, seen):
+    """The Changes of a state, with the day each pixel was last used."""
+    import xarray as xr
+
+    changes = detector.report(state)
+    day = np.where(seen > NO_DAY, seen.astype("datetime64[D]").astype("datetime64[ns]"), np.datetime64("NaT", "ns"))
+    return changes.assign(last_seen=xr.Variable(("y", "x"), day, {"long_name": "last usable observation"}))
+
+
+def _whole_state(folder, step, squares):
+    """(State, seen) of the whole grid, put together from its tiles."""
+    loaded = [load_state(state_path(folder, step, tile)) for tile in squares]
+    pattern = loaded[0][0]
     layers = {}
     for name in [*pattern.data_vars, "seen"]:
         rows: dict[int, list] = {}
-        for tile, found in loaded:
-            rows.setdefault(tile.row, []).append(values(found, name, pattern, tile))
-        layers[name] = join([join(row, axis=-1) for row in rows.values()], axis=-2)
+        for tile, (state, seen, _) in zip(squares, loaded):
+            rows.setdefault(tile.row, []).append(seen if name == "seen" else state[name].values)
+        layers[name] = np.concatenate([np.concatenate(row, axis=-1) for row in rows.values()], axis=-2)
     seen = layers.pop("seen")
-    coords = grid_coords(frame.geobox, frame.shape)
     bare = pattern.drop_vars(list(pattern.data_vars))
-    state = bare.assign({n: (pattern[n].dims, v) for n, v in layers.items()}).assign_coords(coords)
-    changes = theme.detector.report(state)
-    day = where(seen > NO_DAY, seen.astype("datetime64[D]").astype("datetime64[ns]"), np.datetime64("NaT", "ns"))
-    last_seen = xr.DataArray(day, dims=("y", "x"), coords=changes.status.coords)
-    return changes.assign(last_seen=last_seen.assign_attrs(long_name="last usable observation"))
+    return bare.assign({n: (pattern[n].dims, v) for n, v in layers.items()}), seen
 
 
-def _values(loaded, name, pattern=None, tile=None):
-    return loaded[1] if name == "seen" else loaded[0][name].values
+def _lazy_layers(theme, folder, step, squares, pattern):
+    """Variables of the Changes, each tile of all of them one task."""
+    from operator import getitem
 
-
-def _lazy_values(loaded, name, pattern, tile):
-    import dask
     import dask.array as da
+    import xarray as xr
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
 
-    lead, dtype = ((), np.dtype(np.int32)) if name == "seen" else (pattern[name].shape[:-2], pattern[name].dtype)
-    return da.from_delayed(dask.delayed(_values)(loaded, name), (*lead, tile.height, tile.width), dtype)
+    side, shape = theme.frame.tile_px, theme.frame.shape
+    name = f"report-{tokenize(str(folder), step)}"
+    # written by hand: delayed calls would make several tasks a tile of each layer
+    graph = {
+        (name, tile.row // side, tile.col // side): (_tile_layers, theme.detector, state_path(folder, step, tile))
+        for tile in squares
+    }
+    base = HighLevelGraph.from_collections(name, graph, dependencies=[])
+    chunks = tuple(tuple(min(side, n - k) for k in range(0, n, side)) for n in shape)
+    out = {}
+    for layer, like in pattern.data_vars.items():
+        lead = like.shape[:-2]
+        own = f"{layer}-{name}"
+        cut = {(own, *(0,) * len(lead), *key[1:]): (getitem, key, layer) for key in graph}
+        whole = HighLevelGraph(base.layers | {own: cut}, base.dependencies | {own: {name}})
+        array = da.Array(whole, own, (*((n,) for n in lead), *chunks), like.dtype)
+        out[layer] = xr.Variable(like.dims, array, like.attrs)
+    return out
+
+
+def _tile_layers(detector, path):
+    state, seen, _ = load_state(path)
+    return {name: layer.values for name, layer in _reported(detector, state, seen).data_vars.items()}
 
 
 def sweep_states(theme: Theme, root: Path) -> int:
