@@ -38,6 +38,9 @@ ROW_BYTES = 2**29
 HELD_BYTES = 2**28
 """A stack of up to this size is kept in memory while a run lasts, not read and resampled again by each step."""
 
+LAYER_BYTES = 40
+"""Bytes a pixel of one detector's layers: 27 of those that all have, and of two dates and a measure of its own."""
+
 REGISTRATION_COLUMNS = ("stack", "scene", "status", "warp_kind", "planted_rms_px", "rmse_px", "max_px", "sigma_px")
 DETECTION_COLUMNS = (
     "layer", "precision", "recall", "f1", "median_abs_acquisitions", "mean_abs_acquisitions", "median_abs_days",
@@ -212,7 +215,8 @@ def read_run(folder) -> Run:
 class Plan:
     """What a run would do: scenes by stack, the grid, chunks, and estimates; no pixel was read.
 
-    memory_mb : working memory expected; disk_mb : the layers uncompressed, which is the most they can take
+    memory_mb : working memory expected; disk_mb : the most the layers can take while they are made: uncompressed, and
+        beside it the files, with overviews, that did not shrink
     """
 
     scenes: dict[str, list[dict[str, str]]]
@@ -260,7 +264,7 @@ def plan(config, *, threads: int | None = None) -> Plan:
         ],
         # a chunk of series, its source windows and the layers made of it live at the same time in each thread
         memory_mb=round(400 + workers * 6 * largest / 2**20),
-        disk_mb=max(1, round(pixels * 26 * len(config.layers) / 2**20)),
+        disk_mb=1 + round(pixels * LAYER_BYTES * (1 + 4 / 3) * len(config.layers) / 2**20),
         output=str(config.output_folder),
     )
 

@@ -6,13 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 
 from geoalign import publish, run
 from geoalign.config import load_config
 from geoalign.errors import ConfigError, GeoalignError, NoUsableData, StateError
-from geoalign.io import read_changes
-from geoalign.pipeline import plan, read_run
-from geoalign.types.changes import changed, check_changes
+from geoalign.io import raster, read_changes
+from geoalign.pipeline import LAYER_BYTES, plan, read_run
+from geoalign.types.changes import changed, check_changes, new_changes
 from tests.small_site import SITE, copy_site, make_scenes
 
 
@@ -177,6 +178,30 @@ def test_a_plan_reads_no_pixel(site, no_compute):
     assert found.memory_mb > 0
     assert found.disk_mb >= 1
     assert not (site.parent / "out").exists()
+
+
+def test_a_plan_counts_what_lies_on_disk_while_the_layers_are_made(tmp_path, monkeypatch):
+    day = np.datetime64("2024-05-01", "ns")
+    rng, shape, most, plain = np.random.default_rng(0), (512, 512), [0], raster._cog
+    noisy = xr.DataArray(rng.random(shape, np.float32), dims=("y", "x"))
+    dates = xr.DataArray(day + rng.integers(0, 999, shape) * np.timedelta64(1, "D"), dims=("y", "x"))
+    names = ("date", "date_after", "date_by", "date_confirmed", "date_end")
+    layers = {name: dates - np.timedelta64(name == "date_after", "D") for name in names}
+    layers |= dict.fromkeys(("magnitude", "probability", "noise"), noisy)
+    layers |= {name: (1e4 * noisy).astype("uint16") for name in ("n_obs", "why")}
+    layers |= {"status": 0 * noisy + 3, "direction": 2 * (noisy > 0.5) - 1}
+    changes = new_changes(layers, kind="change", detector="by hand")
+
+    def watched(folder, layer):
+        staged = (folder / f"{layer.file}.strips").stat().st_size
+        plain(folder, layer)
+        most[0] = max(most[0], staged + sum(p.stat().st_size for p in folder.iterdir()))
+
+    monkeypatch.setattr(raster, "_cog", watched)
+    monkeypatch.setattr(raster, "COG_THREADS", 1)
+    raster.write_changes(changes, tmp_path)
+    told = shape[0] * shape[1] * LAYER_BYTES * (1 + 4 / 3)
+    assert 0.4 * told < most[0] < told
 
 
 def test_stacks_of_other_grids_meet_on_one_that_holds_both(scenes, tmp_path):

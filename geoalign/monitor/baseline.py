@@ -164,7 +164,7 @@ def freeze(config, stack: str, acquisitions, geobox, root: Path) -> tuple[Frame,
                 alignment = coregister(masked, **options)
             except MatchError as err:
                 raise NoUsableData(f"the baseline of {stack} can't be aligned: {err}") from err
-            band = sharpest_band(masked, register.seed)
+            band = alignment.band or sharpest_band(masked, register.seed)
             for row in alignment.report.itertuples():
                 if row.status in ("failed", "rejected"):
                     left[str(row.scene)] = f"can't be aligned: {row.reason}"

@@ -18,7 +18,7 @@ FIELDS = {
     "status": "first, provisional, confirmed, ended or retracted",
     "reason": "why it has this status",
     "start_date": "first changed observation",
-    "end_date": "first observation that is normal again; empty until then",
+    "end_date": "scene at which nearly all of it was found to be normal again; empty until then",
     "date_after": "last observation before the change",
     "date_by": "observation by which it had changed",
     "detected_at": "scene at which the alert was born, UTC",

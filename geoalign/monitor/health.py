@@ -41,6 +41,11 @@ class Health:
         }  # fmt: skip
 
 
+def counted(n: int, word: str) -> str:
+    """A number and its word: 1 scene, 2 scenes."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
 def fresh(tiles: list[dict[str, Any]], revisit_days: float, now: float) -> list[dict[str, Any]]:
     """Tiles with `days` since half of them was last seen, `limit_days`, and `state` (fresh, stale or never)."""
     today, limit = now / 86400.0, STALE_REVISITS * revisit_days
@@ -79,11 +84,12 @@ def assess(tiles, revisit_days, *, now, left_out, waiting, undelivered, failure=
         else:
             health.worse(DEGRADED, f"{theme}: {len(old)} of {len(told)} tiles {seen} (limit {limit})")
     if left_out:
-        health.worse(DEGRADED, f"{left_out} scenes can't be used; `history` says why, `retry` looks again")
+        scenes = counted(left_out, "scene")
+        health.worse(DEGRADED, f"{scenes} can't be used; `history` says why, `retry` looks again")
     if waiting:
-        health.worse(OK, f"{waiting} scenes wait for bands")
+        health.worse(OK, f"{counted(waiting, 'scene')} still without all {'its' if waiting == 1 else 'their'} bands")
     if undelivered:
-        health.worse(DEGRADED, f"{undelivered} notices could not be delivered yet")
+        health.worse(DEGRADED, f"{counted(undelivered, 'notice')} could not be delivered yet")
     for reason in alarms:
         health.worse(DEGRADED, reason)
     if failure:

@@ -70,7 +70,7 @@ def publish_visit(work, themes, told, started) -> Visit:
                 {"alert": alert.id, "revision": alert.revision, "theme": alert.theme, "status": alert.status,
                  "change": change, "record": record, "visit": work.number, "at": started},
             )  # fmt: skip
-        _enqueue(db, revisions, site)
+        outbox.enqueue(db, revisions, site)
         Ledger.put(db, "generation", generation)
         Ledger.put(db, "signature", signature)
         Ledger.put(db, "tiles", tiles)
@@ -253,11 +253,6 @@ def _write_alerts(part, current, retracted, site) -> None:
     publish.write_json(part / "alerts" / "alerts.json", document)
     feeds.write_feeds(part / "alerts", current, retracted, site)
     point("publish.feeds_written")
-
-
-def _enqueue(db, revisions, site) -> None:
-    """Rows of the outbox, inside the transaction that publishes."""
-    outbox.enqueue(db, revisions, site)
 
 
 def deliver(work) -> None:

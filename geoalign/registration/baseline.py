@@ -60,7 +60,7 @@ def align_to_baseline(stack, baseline, frozen, matcher, *, band, seed) -> Alignm
         if warp is not None:
             warps[name] = warp
             points.append(table)
-    return assembled(frozen.reference, warps, rows, points, stack)
+    return assembled(frozen.reference, warps, rows, points, stack, band)
 
 
 def _tied(pairs, anchors, known, frozen, times, sigma, when, frame):

@@ -46,7 +46,9 @@ PAIR_POINTS = 5
 UNSURE_PX = 0.04
 """Predicted error, an axis, from which a scene of an optical network is looked at again in all of them."""
 SECOND_ANCHORS = 10
-"""Well tied scenes of its season that it is then matched to."""
+"""Well tied scenes of its season that it is then matched to, at the most."""
+ENOUGH_LOOKS = 3.0
+"""Predicted information, in units of a scene that is just sure, at which no more of them are."""
 TRIED_REFERENCES = 3
 """Scenes tried as the reference, and scenes each is tried on."""
 
@@ -96,7 +98,7 @@ def align_stack(stack, matcher, *, reference, band, seed, refine, network) -> Al
         if warp is not None:
             warps[name] = warp
             points.append(table)
-    return assembled(label, warps, rows, points, stack)
+    return assembled(label, warps, rows, points, stack, band)
 
 
 def _first_pass(reference, stack, bands, names, scenes, band, matcher, seed):
@@ -181,7 +183,7 @@ def _second_look(pairs, solved, root, times, model, frame, others) -> list:
     if not others or model == "field":
         return []
     few, _ = limits(frame.shape)
-    warps, unsure = {root: Shift(0.0, 0.0)}, []
+    warps, sigma, unsure = {root: Shift(0.0, 0.0)}, {root: 0.0}, []
     for k, match in sorted(solved.matches.items()):
         if isinstance(match, NothingToMatch | OSError):
             continue
@@ -189,21 +191,26 @@ def _second_look(pairs, solved, root, times, model, frame, others) -> list:
         if known and not isinstance(match.warp, Shift | Affine):
             continue
         if known and rms_sigma_px(match, frame.shape) <= UNSURE_PX:
-            warps[k] = match.warp
+            warps[k], sigma[k] = match.warp, rms_sigma_px(match, frame.shape)
         else:
             unsure.append(k)
     looks = [pairs, *(Pairs(images, pairs.matcher, pairs.seed) for images in others)]
     straight = "affine" if model == "auto" else None
-    out = []
+    lattice, out = frame.uv(frame.lattice()), []
     for k in unsure:
         near = sorted((a for a in warps if a < len(times)), key=lambda a: (season_days(times[a], times[k]), a))
         match = solved.matches[k]
         here = warps | ({k: match.warp} if isinstance(match, Match) and isinstance(match.warp, Shift | Affine) else {})
+        known = 1.0 / rms_sigma_px(match, frame.shape) ** 2 if k in here else 0.0
         for a in near[:SECOND_ANCHORS]:
             for number, look in enumerate(looks):
                 if number == 0 and ((a, k) in look.found or (k, a) in look.found):
                     continue
-                out += _edges(look, a, k, here, straight, frame)
+                for e in _edges(look, a, k, here, straight, frame):
+                    out.append(e)
+                    known += 1.0 / (e.variance(lattice).mean() + sigma[a] ** 2)
+            if known >= ENOUGH_LOOKS / UNSURE_PX**2:
+                break  # what it was looked at again for is reached
     return out
 
 
@@ -230,12 +237,12 @@ def told(name, result, scene, stack, moved, extra):
     return _row(name, "aligned", result, warp, scene, metre, extra, ""), warp, table
 
 
-def assembled(label, warps, rows, points, stack) -> Alignment:
+def assembled(label, warps, rows, points, stack, band) -> Alignment:
     """The Alignment of a stack from its rows and tables."""
     report = pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
     empty = pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS])
     table = pd.concat(points, ignore_index=True) if points else empty
-    return Alignment(label, warps, report, geobox_of(stack), (stack.sizes["y"], stack.sizes["x"]), table)
+    return Alignment(label, warps, report, geobox_of(stack), (stack.sizes["y"], stack.sizes["x"]), table, band)
 
 
 def matching_band(stack, band) -> xr.DataArray:

@@ -133,6 +133,7 @@ class Alignment:
     geobox : the grid the warps' pixels belong to, None for arrays without one
     shape : (row, col) of that grid
     points : DataFrame of tie points, `TIE_POINT_COLUMNS` with `scene` first
+    band : the band the scenes were matched in ("sar": the mean of vv and vh in dB); "" where that is not known
     """
 
     reference: str
@@ -143,6 +144,7 @@ class Alignment:
     points: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["scene", *TIE_POINT_COLUMNS]), repr=False
     )
+    band: str = ""
 
     def __repr__(self):
         return f"<Alignment: {'; '.join(self._lines())}>"
@@ -251,6 +253,7 @@ class Alignment:
             "version": 1,
             "reference": self.reference,
             "shape": list(self.shape),
+            "band": self.band,
             "geobox": None
             if self.geobox is None
             else {"crs": self.geobox.crs.to_wkt(), "transform": list(self.geobox.affine[:6])},
@@ -296,7 +299,7 @@ class Alignment:
         floats = ["dy", "dx", "rmse_px", "cv_px", "sigma_px", "rmse_m", "cv_m", "ce90_px", "ce90_m", "closure_px"]
         report[floats] = report[floats].astype(float)
         warps = {scene: _warp_from_plain(plain) for scene, plain in document["warps"].items()}
-        return cls(document["reference"], warps, report, geobox, shape, points)
+        return cls(document["reference"], warps, report, geobox, shape, points, document.get("band", ""))
 
 
 def _warp_to_plain(warp):

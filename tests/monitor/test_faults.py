@@ -379,3 +379,16 @@ def test_the_command_line_visits_and_tells(site, capsys):
     assert cli.main(["monitor", str(site.site), "lok"]) == 2
     assert cli.main(["monitor", str(site.site), "retry", "nobody"]) == 2
     assert not any(f.status == "bad" for f in Monitor(site.site).doctor())
+
+
+def test_health_counts_in_words():
+    from geoalign.monitor.health import assess
+
+    one = assess({}, {}, now=0.0, left_out=1, waiting=1, undelivered=1).reasons
+    two = assess({}, {}, now=0.0, left_out=2, waiting=2, undelivered=2).reasons
+    assert [r.partition(": ")[2].split(";")[0] for r in one] == [
+        "1 scene can't be used", "1 scene still without all its bands", "1 notice could not be delivered yet",
+    ]  # fmt: skip
+    assert [r.partition(": ")[2].split(";")[0] for r in two] == [
+        "2 scenes can't be used", "2 scenes still without all their bands", "2 notices could not be delivered yet",
+    ]  # fmt: skip
