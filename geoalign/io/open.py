@@ -226,6 +226,8 @@ def _is_zarr(place):
 
 
 def _nothing(source, skipped, what):
+    if isinstance(source, list | tuple) and len(skipped.records) == 1:
+        raise NoUsableData(skipped.reasons().strip())  # all that can be said, on one line
     shown = source if isinstance(source, str | os.PathLike) else type(source).__name__
     reasons = f"\n{skipped.reasons()}" if skipped.records else ""
     raise NoUsableData(f"{shown}: {what}.{reasons}")

@@ -350,7 +350,8 @@ def resolve(products) -> tuple[dict[str, Acquisition], dict[str, tuple[str, str]
     losers: dict[str, tuple[str, str]] = {}
     for (name, _), rivals in sorted(tiles.items()):
         best = max(rivals, key=lambda p: p.rank)
-        twins = sorted((p for p in rivals if p.content == best.content), key=lambda p: p.scene)
+        # of files of the same bytes the shortest name counts: copies are called "scene (1)" or "copy of scene"
+        twins = sorted((p for p in rivals if p.content == best.content), key=lambda p: (len(p.scene), p.scene))
         best = twins[0]
         chosen.setdefault(name, []).append(best)
         for product in rivals:

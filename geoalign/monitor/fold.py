@@ -287,7 +287,9 @@ def start_states(theme: Theme, step: int, root: Path) -> None:
 
     folder, frame = theme.folder(root), theme.frame
     this = theme.steps[step]
-    squares = tiles(frame.shape, frame.tile_px)
+    squares = [t for t in tiles(frame.shape, frame.tile_px) if not state_path(folder, this.hash, t).exists()]
+    if not squares:
+        return
     scenes = list(theme.history) + [s.scene for s in theme.steps[:step] if s.kind == SCENE]
     scenes.sort(key=lambda s: (np.datetime64(s.time), s.scene, s.key))
     values = [lazy_values(root, s, frame) for s in scenes]
@@ -312,9 +314,8 @@ def start_states(theme: Theme, step: int, root: Path) -> None:
 
 
 def _write_block(path, blocks, dims, bare, seen):
-    if not path.exists():
-        save_state(path, bare.assign({n: (dims[n], b) for n, b in blocks.items()}), seen)
-        point("start.tile_written")
+    save_state(path, bare.assign({n: (dims[n], b) for n, b in blocks.items()}), seen)
+    point("start.tile_written")
 
 
 def _last_seen(values, scenes):

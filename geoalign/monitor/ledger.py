@@ -70,7 +70,10 @@ class Ledger:
     def __init__(self, path: Path, *, readonly: bool = False):
         self.path = Path(path)
         if readonly and not self.path.is_file():
-            raise StateError(f"{path} is not there: the site has not been visited yet. Run `geoalign monitor` first.")
+            raise StateError(
+                f"{path} is not there: the site has not been visited yet, or the ledger was lost. Run `geoalign "
+                "monitor` first; it makes a lost one again from the scenes."
+            )
         try:
             self.db = _connect(self.path, readonly)
             _bring_up(self.db, self.path, readonly)

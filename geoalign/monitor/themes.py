@@ -15,7 +15,7 @@ from geoalign.monitor.alerts import Alerts, fold_scene, ground_of, renewed
 from geoalign.monitor.evidence import Scene
 from geoalign.monitor.fold import RENEW, SCENE, Theme
 from geoalign.monitor.ledger import Ledger
-from geoalign.monitor.store import point, remove
+from geoalign.monitor.store import digest, point, remove
 from geoalign.monitor.work import Work
 
 log = logging.getLogger("geoalign")
@@ -76,14 +76,14 @@ def fold_theme(work: Work, theme: Theme) -> tuple[Alerts, list[dict[str, Any]]]:
     """(Alerts, figures of the tiles) after the last step; goes on from the last checkpoint whose name still holds."""
     folder = theme.folder(work.root)
     ground = ground_of(work.config, theme.name, theme.kind, theme.frame.geobox)
-    begin = _go_on_from(theme, folder)
+    begin = _go_on_from(theme, folder, ground)
     while True:
         try:
             return _fold_from(work, theme, folder, ground, begin)
         except StateError as err:
             if begin is None:
                 raise
-            earlier = [k for k in range(begin) if _alerts_path(folder, theme.steps[k].hash).exists()]
+            earlier = [k for k in range(begin) if _alerts_path(folder, theme.steps[k].hash, ground).exists()]
             log.warning("%s", err)
             work.events.append(("repaired", theme.name, f"{err} Folded again from an earlier checkpoint."))
             _drop(theme, folder, begin)
@@ -97,14 +97,15 @@ def _drop(theme, folder, at):
     remove(folder / "frames")
 
 
-def _alerts_path(folder, step) -> Path:
-    return folder / step / "alerts"
+def _alerts_path(folder, step, ground) -> Path:
+    """Named by what shapes alerts beside the chain, so that an edited site file has them folded anew, states not."""
+    return folder / step / f"alerts-{digest(ground.site, ground.min_px)[:8]}"
 
 
-def _go_on_from(theme, folder):
+def _go_on_from(theme, folder, ground):
     """The last step whose state and alerts are there; None where the model has to be started."""
     for k in range(len(theme.steps) - 1, -1, -1):
-        if _alerts_path(folder, theme.steps[k].hash).exists():
+        if _alerts_path(folder, theme.steps[k].hash, ground).exists():
             return k
     return None
 
@@ -114,9 +115,9 @@ def _fold_from(work, theme, folder, ground, begin):
     squares = evidence.tiles(theme.frame.shape, theme.frame.tile_px)
     if begin is None:
         fold.start_states(theme, 0, work.root)
-        Alerts().save(_alerts_path(folder, theme.steps[0].hash))
+        Alerts().save(_alerts_path(folder, theme.steps[0].hash, ground))
         begin = 0
-    alerts = Alerts.load(_alerts_path(folder, theme.steps[begin].hash))
+    alerts = Alerts.load(_alerts_path(folder, theme.steps[begin].hash, ground))
     at, figures = begin, None
     while figures is None or at < len(theme.steps) - 1:
         if at + 1 < len(theme.steps) and theme.steps[at + 1].kind == RENEW:
@@ -124,7 +125,7 @@ def _fold_from(work, theme, folder, ground, begin):
             step = theme.steps[at]
             fold.start_states(theme, at, work.root)
             alerts = renewed(alerts, step.since, step.baseline)
-            alerts.save(_alerts_path(folder, step.hash))
+            alerts.save(_alerts_path(folder, step.hash, ground))
         ends = [k for k in range(at + 1, len(theme.steps)) if theme.steps[k].kind == RENEW]
         stop = ends[0] if ends else len(theme.steps)
         steps = theme.steps[at + 1 : stop]
@@ -145,7 +146,7 @@ def _fold_from(work, theme, folder, ground, begin):
             assert step.kind == SCENE
             alerts = fold_scene(alerts, frames.step(k), step.scene, ground, step.baseline)
             if step.hash in wanted:
-                alerts.save(_alerts_path(folder, step.hash))
+                alerts.save(_alerts_path(folder, step.hash, ground))
                 point("fold.alerts_written")
         at = stop - 1
     return alerts, figures

@@ -82,6 +82,11 @@ def failed(work: Work, err: BaseException) -> None:
 def rebuild(work: Work) -> Visit:
     """A visit that folds everything again from the evidence, and makes damaged evidence again from its scenes."""
     frames = known_frames(work.ledger)
+    if not frames and any((work.root / "evidence").glob("*")):
+        log.warning(
+            "the ledger is lost: the scenes are taken in again. Alerts get the names they had; notices are sent again."
+        )
+        return visit(work)
     if not frames:
         raise StateError("the site has no baseline yet: there is nothing to rebuild. Run `geoalign monitor` first.")
     with work.step("verify"):

@@ -46,9 +46,7 @@ PAIR_POINTS = 5
 UNSURE_PX = 0.04
 """Predicted error, an axis, from which a scene of an optical network is looked at again in all of them."""
 SECOND_ANCHORS = 10
-"""Well tied scenes of its season that it is then matched to, at the most."""
-ENOUGH_LOOKS = 3.0
-"""Predicted information, in units of a scene that is just sure, at which no more of them are."""
+"""Well tied scenes of its season that it is then matched to."""
 TRIED_REFERENCES = 3
 """Scenes tried as the reference, and scenes each is tried on."""
 
@@ -183,7 +181,7 @@ def _second_look(pairs, solved, root, times, model, frame, others) -> list:
     if not others or model == "field":
         return []
     few, _ = limits(frame.shape)
-    warps, sigma, unsure = {root: Shift(0.0, 0.0)}, {root: 0.0}, []
+    warps, unsure = {root: Shift(0.0, 0.0)}, []
     for k, match in sorted(solved.matches.items()):
         if isinstance(match, NothingToMatch | OSError):
             continue
@@ -191,26 +189,21 @@ def _second_look(pairs, solved, root, times, model, frame, others) -> list:
         if known and not isinstance(match.warp, Shift | Affine):
             continue
         if known and rms_sigma_px(match, frame.shape) <= UNSURE_PX:
-            warps[k], sigma[k] = match.warp, rms_sigma_px(match, frame.shape)
+            warps[k] = match.warp
         else:
             unsure.append(k)
     looks = [pairs, *(Pairs(images, pairs.matcher, pairs.seed) for images in others)]
     straight = "affine" if model == "auto" else None
-    lattice, out = frame.uv(frame.lattice()), []
+    out = []
     for k in unsure:
         near = sorted((a for a in warps if a < len(times)), key=lambda a: (season_days(times[a], times[k]), a))
         match = solved.matches[k]
         here = warps | ({k: match.warp} if isinstance(match, Match) and isinstance(match.warp, Shift | Affine) else {})
-        known = 1.0 / rms_sigma_px(match, frame.shape) ** 2 if k in here else 0.0
         for a in near[:SECOND_ANCHORS]:
             for number, look in enumerate(looks):
                 if number == 0 and ((a, k) in look.found or (k, a) in look.found):
                     continue
-                for e in _edges(look, a, k, here, straight, frame):
-                    out.append(e)
-                    known += 1.0 / (e.variance(lattice).mean() + sigma[a] ** 2)
-            if known >= ENOUGH_LOOKS / UNSURE_PX**2:
-                break  # what it was looked at again for is reached
+                out += _edges(look, a, k, here, straight, frame)
     return out
 
 

@@ -392,3 +392,53 @@ def test_health_counts_in_words():
     assert [r.partition(": ")[2].split(";")[0] for r in two] == [
         "2 scenes can't be used", "2 scenes still without all their bands", "2 notices could not be delivered yet",
     ]  # fmt: skip
+
+
+def test_a_lost_ledger_is_made_again_with_the_same_alerts(site):
+    monitor = Monitor(site.site, threads=1)
+    site.write_many(site.watched())
+    monitor.visit(now=_now(site))
+    before = monitor.fingerprint()
+    for path in monitor.folder.glob("ledger.sqlite*"):
+        path.unlink()
+    with pytest.raises(StateError, match="the ledger was lost"):
+        monitor.status()
+    monitor.rebuild(now=_now(site))
+    assert monitor.fingerprint() == before
+    assert all(f.status != "bad" for f in monitor.doctor())
+    assert not list((monitor.folder / "generations").glob(".part*"))
+
+
+def test_an_edited_smallest_alert_holds_for_the_alerts_that_are_there_and_can_be_taken_back(site):
+    monitor = Monitor(site.site, threads=1)
+    site.write_many(site.watched())
+    assert monitor.visit(now=_now(site)).alerts == {"confirmed": 1}
+    before, text = monitor.fingerprint(), site.site.read_text()
+    site.site.write_text(text.replace("min_area_m2 = 500", "min_area_m2 = 900000"))
+    result = Monitor(site.site, threads=1).visit(now=_now(site))
+    assert result.alerts == {}
+    assert [(c["status"], c["reason"]) for c in result.changes] == [
+        ("retracted", "the site file asks for other alerts")
+    ]
+    site.site.write_text(text)
+    monitor = Monitor(site.site, threads=1)
+    assert monitor.visit(now=_now(site)).alerts == {"confirmed": 1}
+    assert monitor.fingerprint() == before
+
+
+def test_a_copy_does_not_give_its_name_to_the_scene_and_a_scene_elsewhere_is_refused_in_one_line(site):
+    monitor = Monitor(site.site, threads=1)
+    first = site.write(site.n_history)
+    monitor.visit(now=_now(site))
+    before = monitor.fingerprint()
+    shutil.copy2(first, first.with_name(f"a_copy_of_{first.name}"))
+    other = {"datetime": "2022-08-02T10:00:00Z", "sensor": "S2A"}
+    write_tif(first.with_name("elsewhere.tif"), site.bands(20), other, crs="EPSG:3035")
+    result = monitor.visit(now=_now(site))
+    assert not result.new
+    assert monitor.fingerprint() == before
+    told = {s["scene"]: (s["status"], s["reason"]) for s in result.scenes}
+    assert told[f"a_copy_of_{first.stem}"] == ("duplicate", f"the same bytes as {first.stem}")
+    assert told["elsewhere"][0] == "rejected"
+    assert told["elsewhere"][1].startswith("elsewhere: no overlap with the grid")
+    assert "\n" not in told["elsewhere"][1]
