@@ -13,7 +13,7 @@ from geoalign.chunked import per_pixel, whole_image
 from geoalign.detectors.series import check_options, part, series_of, widening, years
 from geoalign.errors import ConfigError
 from geoalign.kernels.harmonic import regressors
-from geoalign.kernels.trend import STEP_MARGIN, deseasoned_periods, trends
+from geoalign.kernels.trend import CLEAR_STEP, deseasoned_periods, trends
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import check_stack
 
@@ -33,10 +33,10 @@ LEAST_P = 1e-20
 class Trend:
     """Slow change in one series, with its slope: not seasons, not steps, not the wandering of autocorrelated noise.
 
-    The season is fitted robustly and taken out, observations are reduced to medians by year (quarters or months where
-    there are under twelve years or quarters), and tested by Mann and Kendall's test on the prewhitened series. Slopes
-    are those of Theil and Sen. A series that one step explains clearly better than a straight line is no trend: it is
-    for `harmonic_cusum`.
+    The season is fitted robustly and taken out, observations are reduced to robust means by year (quarters or months
+    where there are under twelve years or quarters), and tested by Mann and Kendall's test on the prewhitened series.
+    Slopes are those of Theil and Sen. A series that one step explains better than a straight line is no trend (of fewer
+    than twelve periods: clearly better): it is for `breaks`.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Trend:
     >>> ndvi[300:, 0, 1] += 0.2
     >>> found = Trend().detect(new_stack({"ndvi": ndvi}, time))
     >>> found.status.values.tolist(), round(float(found.magnitude[0, 0]), 3)
-    ([[3, 0]], 0.009)
+    ([[3, 0]], 0.008)
     """
 
     alpha: float = 0.05
@@ -190,7 +190,7 @@ def periods_of(time, period):
 def _fields(series, steep, *, x, number, n_period, order, shift):
     periods, count = deseasoned_periods(series, x, number, n_period, order)
     r = trends(periods, steep.astype(np.float64) * shift)
-    step = (r[:, 0] == 0) & (r[:, 4] > STEP_MARGIN)
+    step = (r[:, 0] == 0) & (r[:, 4] > CLEAR_STEP)
     place = np.nan_to_num(r[:, 5], nan=-1.0)
     # single precision would call a constant series with rounding noise a trend of size zero
     return r[:, 0], r[:, 1], r[:, 7], r[:, 8], np.nan_to_num(r[:, 2]), r[:, 6], r[:, 3], step, place, count

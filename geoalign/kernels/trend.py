@@ -13,9 +13,13 @@ LEAST_PERIODS = 8
 """Periods with a value below which no trend can be told."""
 LEAST_SHARE = 0.6
 """Share of the periods that must have a value."""
-STEP_MARGIN = 8.0
-"""2 ln likelihood by which a step must beat a straight line to be taken for one. Chance alone reaches it in few series
+CLEAR_STEP = 8.0
+"""2 ln likelihood by which a step must beat a straight line to be told as a step. Chance alone reaches it in few series
 without change (a step may choose its place), a step of four times the noise in 20 periods nearly always."""
+DOUBT, DOUBT_PERIOD, FROM = 2.0, 0.1, 12
+"""A series is no trend where a step beats the line by more than DOUBT up to 20 periods, DOUBT_PERIOD more for every
+further one, and the autocorrelation more, up to CLEAR_STEP; of fewer than FROM periods, where the step is clear: they
+could hardly show a trend."""
 EDGE = 2
 """Periods on either side of a step at the least."""
 FIELDS = 9
@@ -29,18 +33,27 @@ SCALES = np.array(
 )  # fmt: skip
 """Standard deviation, by its 5 % tails, of the prewhitened score of n values without trend: a + b r + c r^2 of their
 estimated autocorrelation r. Simulated with AR(1) noise of 0 to 0.75, 3000 to 6000 series each; see the benchmark."""
+SHARES = np.array([0.975, 0.90, 0.74, 0.67, 0.89, 0.92, 0.95, 0.975, 0.975])
+"""The limit of 5 % is so much of that, since series without trend that a step explains as well are out already; that of
+1 % stays. Simulated likewise."""
 MOST_R = 0.95
-STEP_SHARE = 0.975
-"""The spread is taken for a little smaller because the step test takes some series without trend out as well."""
+FEW = 0.3
+"""Share of a pixel's usual observations a period below which a period has no value: a first or last one that was just
+begun is so much noisier than the others that it makes trends."""
+CLIP = 1.5
+"""Noise sd from the median of its period beyond which an observation counts no more (Huber)."""
 
 
 @njit(nogil=True, cache=True)
 def deseasoned_periods(series, x, period, n_period, order):
-    """Medians by period of a series less its season.
+    """Robust means by period of a series less its season.
 
     series : (n_pixel, n_time) float32, NaN = not observed; x : (n_time, p) regressors of `harmonic.regressors`
     period : (n_time,) number of each scene's period; order : harmonics of the season, 0 for none
-    Returns (n_pixel, n_period) float64, NaN where a period was not observed; and the number of observations.
+    Returns (n_pixel, n_period) float64, NaN where a period was hardly observed (FEW); and the number of observations.
+
+    A mean is one step of Huber's from the median: nearly as exact as the plain mean, though a missed cloud counts for
+    no more than CLIP sd of the noise.
     """
     n_pixel, n_time = series.shape
     out = np.full((n_pixel, n_period), np.nan)
@@ -48,7 +61,7 @@ def deseasoned_periods(series, x, period, n_period, order):
     width = x.shape[1]
     rows, y, at = np.empty((n_time, width)), np.empty(n_time), np.empty(n_time, np.int64)
     keep, inverse, beta = np.empty(n_time), np.empty((width, width)), np.empty(width)
-    values = np.empty(n_time)
+    values, size_of, period_of = np.empty(n_time), np.empty(n_period), np.empty(n_period, np.int64)
     for p in range(n_pixel):
         n = 0
         for t in range(n_time):
@@ -74,6 +87,25 @@ def deseasoned_periods(series, x, period, n_period, order):
                 m += 1
                 i += 1
             out[p, number] = np.median(values[:m])
+        for i in range(n):
+            values[i] = abs(y[i] - out[p, period[at[i]]])
+        most = CLIP * np.median(values[:n]) / 0.6745 if n > 0 else 0.0
+        i, seen = 0, 0
+        while i < n:
+            number = period[at[i]]
+            period_of[seen] = number
+            centre, off, m = out[p, number], 0.0, 0
+            while i < n and period[at[i]] == number:
+                off += min(max(y[i] - centre, -most), most)
+                m += 1
+                i += 1
+            out[p, number] = centre + off / m
+            size_of[seen] = m
+            seen += 1
+        least = FEW * np.median(size_of[:seen]) if seen > 0 else 0.0
+        for k in range(seen):
+            if size_of[k] < least:
+                out[p, period_of[k]] = np.nan
     return out, count
 
 
@@ -141,8 +173,9 @@ def unbiased(r, n):
 
 
 @njit(nogil=True, cache=True)
-def score_scale(n, r):
-    """What the normal score of n values prewhitened by an estimated r has to be divided by."""
+def normal_score(score, n, r):
+    """The prewhitened score of n values with autocorrelation r as a standard normal one: 1.96 where it exceeds that of
+    95 % of series without trend, 2.576 where that of 99 %."""
     k = 0
     while k < SIZES.size - 2 and n > SIZES[k + 1]:
         k += 1
@@ -150,7 +183,19 @@ def score_scale(n, r):
     part = min(max(part, 0.0), 1.0)
     low = SCALES[k, 0] + SCALES[k, 1] * r + SCALES[k, 2] * r * r
     high = SCALES[k + 1, 0] + SCALES[k + 1, 1] * r + SCALES[k + 1, 2] * r * r
-    return STEP_SHARE * ((1 - part) * low + part * high)
+    share = (1 - part) * SHARES[k] + part * SHARES[k + 1] if n >= FROM else SHARES[0]
+    size = abs(score) / ((1 - part) * low + part * high)
+    if size <= 1.96 * share:
+        size /= share
+    elif size < 2.576:
+        size = 2.576 - (2.576 - size) / (2.576 - 1.96 * share) * 0.616
+    return size if score >= 0 else -size
+
+
+@njit(nogil=True, cache=True)
+def step_margin(n, r):
+    """2 ln likelihood by which a step may beat the line of n values with autocorrelation r, and they are a trend."""
+    return min(DOUBT + DOUBT_PERIOD * max(n - 20, 0) + min(r, 0.6), CLEAR_STEP) if n >= FROM else CLEAR_STEP
 
 
 @njit(nogil=True, cache=True)
@@ -245,15 +290,16 @@ def trends(periods, extra):
     Returns
     -------
     (n_pixel, 9) float64: 0 outcome (0 tested, -1 no value, -2 too few); 1 slope a period (Theil and Sen); 2 normal
-    score of the prewhitened test; 3 autocorrelation; 4 2 ln likelihood of a step against the line; 5 the step's period;
-    6 noise (sd of the residuals); 7, 8 the slope's 95 % interval.
+    score of the prewhitened test, 0 where a step explains the series; 3 autocorrelation; 4 2 ln likelihood of a step
+    against the line; 5 the step's period; 6 noise (sd of the residuals); 7, 8 the slope's 95 % interval.
 
     Notes
     -----
     Prewhitening by the autocorrelation of the raw series keeps its size because the trend itself passes for
     autocorrelation, and so it loses strong trends of short series; prewhitening by that of the residuals finds them,
-    but its score is too wide. We take the latter, free the autocorrelation of its bias, and divide the score by its
-    simulated spread, which gives the size of the former without its loss.
+    but its score is too wide. We take the latter, free the autocorrelation of its bias, and hold the score against its
+    simulated limits, which gives the size of the former without its loss. Series that a step explains about as well as
+    a line are no trends: two in three of those without change, so that the limits of the others are lower.
     """
     n_pixel, n_period = periods.shape
     out = np.full((n_pixel, FIELDS), np.nan)
@@ -288,11 +334,13 @@ def trends(periods, extra):
             spread += (free[i] - centre) ** 2
         r = unbiased(lag_one(free, t, n), n)
         m = whitened(y, t, n, r, white)
-        score = mann_kendall(white, m) / score_scale(n, r)
+        score = normal_score(mann_kendall(white, m), n, r)
         sd = math.sqrt(spread / n)
         # a shift moves all periods by chance as noise does: it weakens the score by the noise it adds
         score *= math.sqrt(sd * sd / (sd * sd + extra[p])) if extra[p] > 0 else 1.0
         gain, place = step_or_line(y, t, n)
+        if gain > step_margin(n, r):
+            score = 0.0
         out[p, 1] = slope
         out[p, 2] = score
         out[p, 3] = r
