@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numba import njit
-from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
 
 from geoalign.kernels.markov import mean_field
@@ -25,8 +24,14 @@ FLOOR = 0.1
 EDGE = 0.25
 """Squared step, in spreads, that halves a pixel's evidence where a residual shift may have made it."""
 MOST_EVIDENCE = 4.0
+ACROSS = 6
+"""Pixels to either side at which the grounds lie that a pixel may be a mixture of: beyond the reach of the means."""
 SAMPLES_A_KIND = 25
+TURNS = 30
 MOST_KINDS = 200
+LEAST_SCORE = 5.0
+"""Sum of both directions' surprises, in medians each, that is none yet: where nothing changed, the half that surprises
+more reaches it in a few pixels of a hundred."""
 FEW = 60
 """Samples below which nothing is compared."""
 
@@ -91,7 +96,7 @@ def broken(before, after):
             score += surprise / max(np.median(surprise), 1e-6)
         threshold = otsu(score)
         say = 1 / (1 + np.exp(np.clip((score - threshold) / (0.1 * threshold), -50, 50)))
-    return score, threshold
+    return score, max(threshold, LEAST_SCORE)
 
 
 def learn(parts, n_before, n_kind, seed):
@@ -121,7 +126,7 @@ def learn(parts, n_before, n_kind, seed):
             score, threshold = broken(scaled[0][first[used]].T, scaled[0][~first[used]].T)
             joint = scaled[1] * _weights(first, used)[used][:, None]
             n_kind_here = int(min(n_kind, max(good.sum() // SAMPLES_A_KIND, 2)))
-            found, kind = kmeans2(joint.T, n_kind_here, minit="++", seed=seed, missing="warn", iter=30)
+            found, kind = k_means(np.ascontiguousarray(joint.T), n_kind_here, seed)
             size = np.bincount(kind, minlength=n_kind_here)
             some = np.flatnonzero(size)
             centres[some[:, None], np.flatnonzero(used)] = found[some] / _weights(first, used)[used]
@@ -130,6 +135,59 @@ def learn(parts, n_before, n_kind, seed):
             mean_score[some] = np.bincount(kind, score, n_kind_here)[some] / size[some]
     spread[~used] = 0.0
     return np.concatenate([middle, spread, centres.ravel(), share, mean_score])
+
+
+def k_means(points, n, seed):
+    """Centres (n, plane) and the number of the nearest to each point, by k-means++ and `TURNS` turns of Lloyd's.
+
+    points : (n_point, plane). A centre that loses all its points stays where it is. Distances are summed plane by
+    plane: a product of matrices, as libraries take it, may round otherwise with another number of threads.
+    """
+    rng = np.random.RandomState(seed)
+    centres = np.empty((n, points.shape[1]))
+    centres[0] = points[rng.randint(points.shape[0])]
+    nearest = np.full(points.shape[0], np.inf)
+    for k in range(1, n):
+        _nearer(points, centres[k - 1], nearest)
+        total = np.cumsum(nearest / nearest.sum()) if nearest.sum() > 0 else np.linspace(0, 1, nearest.size)
+        centres[k] = points[min(np.searchsorted(total, rng.uniform()), nearest.size - 1)]
+    kind = np.zeros(points.shape[0], np.int64)
+    for _ in range(TURNS):
+        _assign(points, centres, kind)
+    return centres, kind
+
+
+@njit(nogil=True, cache=True)
+def _nearer(points, centre, nearest):
+    for p in range(points.shape[0]):
+        d = 0.0
+        for k in range(points.shape[1]):
+            d += (points[p, k] - centre[k]) ** 2
+        nearest[p] = min(nearest[p], d)
+
+
+@njit(nogil=True, cache=True)
+def _assign(points, centres, kind):
+    """Writes the nearest centre of each point into `kind`, and the means of their points into `centres`."""
+    n_point, n_plane = points.shape
+    total = np.zeros(centres.shape)
+    count = np.zeros(centres.shape[0])
+    for p in range(n_point):
+        best = np.inf
+        for m in range(centres.shape[0]):
+            d = 0.0
+            for k in range(n_plane):
+                d += (points[p, k] - centres[m, k]) ** 2
+            if d < best:
+                best = d
+                kind[p] = m
+        count[kind[p]] += 1
+        for k in range(n_plane):
+            total[kind[p], k] += points[p, k]
+    for m in range(centres.shape[0]):
+        if count[m] > 0:
+            for k in range(n_plane):
+                centres[m, k] = total[m, k] / count[m]
 
 
 def _scaled(values, middle, spread, used):
@@ -146,7 +204,8 @@ def kinds(view, sigma, learnt, n_before, n_kind):
     """The kind of each pixel, and how much a residual shift leaves of its evidence.
 
     view : (2, plane, row, col) from `features`; sigma : (2, row, col) alignment error of either date, px
-    Returns kind (row, col) int16, -1 not observed, -2 nothing could be learnt; shrink (row, col) float32.
+    Returns kind (row, col) int16, -1 not observed, -2 nothing could be learnt; shrink (row, col) float32; mixed
+    (row, col) uint8, bits of the directions (`WAYS`) in which every plane's value lies between those on both sides.
     """
     _, n_plane, n_row, n_col = view.shape
     fine = view[1]
@@ -159,6 +218,7 @@ def kinds(view, sigma, learnt, n_before, n_kind):
             weight[k] = 1.0 / (spread[a:b] > 0).sum()
     kind = np.full((n_row, n_col), np.int16(-1), np.int16)
     shrink = np.ones((n_row, n_col), np.float32)
+    mixed = np.zeros((n_row, n_col), np.uint8)
     value = np.zeros(n_plane)
     for r in range(n_row):
         for c in range(n_col):
@@ -195,7 +255,31 @@ def kinds(view, sigma, learnt, n_before, n_kind):
                     if not math.isnan(square):
                         blur += weight[k] * square
             shrink[r, c] = EDGE / (EDGE + blur)
-    return kind, shrink
+            mixed[r, c] = _mixed(fine, weight, r, c)
+    return kind, shrink, mixed
+
+
+WAYS = ((0, ACROSS), (ACROSS, 0), (ACROSS - 2, ACROSS - 2), (ACROSS - 2, 2 - ACROSS))
+"""Rows and columns to one side; the other is opposite."""
+
+
+@njit(nogil=True, cache=True)
+def _mixed(fine, weight, r, c):
+    n_plane, n_row, n_col = fine.shape
+    bits = 0
+    for way in range(4):
+        i, j = WAYS[way]
+        if r - i < 0 or r + i >= n_row or min(c - j, c + j) < 0 or max(c - j, c + j) >= n_col:
+            continue
+        between = True
+        for k in range(n_plane):
+            if weight[k] > 0:
+                a, b = fine[k, r + i, c + j], fine[k, r - i, c - j]
+                # a comparison with NaN is false: what is not observed explains nothing
+                between = between and min(a, b) <= fine[k, r, c] <= max(a, b)
+        if between:
+            bits |= 1 << way
+    return bits
 
 
 @njit(nogil=True, cache=True)
@@ -217,9 +301,12 @@ def kind_shares(parts):
 
 
 @njit(nogil=True, cache=True)
-def judged(kind, shrink, labels, shares, beta, n_round):
+def judged(kind, shrink, mixed, first, labels, shares, beta, n_round):
     """Each pixel by the share of its kind, and its neighbours by a Potts field; labels (row, col) int8 of 0 and 1.
 
+    first : labels by the kinds alone; labels : those of the turn before
+    A pixel that may be a mixture of what lies on both sides, neither of them changed, is an edge and no change: its
+    pair of values is rare, for rare it is to lie on an edge.
     Returns labels int8 (-2 not observed), odds float32 of change, excused bool: changed by itself, but for the shift.
     """
     n_row, n_col = kind.shape
@@ -235,11 +322,22 @@ def judged(kind, shrink, labels, shares, beta, n_round):
             share = shares[kind[r, c]]
             value = min(max(math.log((share + 0.01) / (1.01 - share)), -MOST_EVIDENCE), MOST_EVIDENCE)
             alone[r, c] = value > 0 and shrink[r, c] < 0.5
-            # what a shift may explain is left to the neighbours, and no change is the simpler answer
-            high[r, c] = value * shrink[r, c] - (1.0 - shrink[r, c]) if value > 0 else value
+            left = 0.0 if value > 0 and _edge(mixed[r, c], first, r, c) else shrink[r, c]
+            # what a shift or an edge may explain is left to the neighbours, and no change is the simpler answer
+            high[r, c] = value * left - (1.0 - left) if value > 0 else value
             start[r, c] = labels[r, c]
     out, odds = mean_field(start, np.full((n_row, n_col), -50.0), high, beta, n_round)
     for r in range(n_row):
         for c in range(n_col):
             alone[r, c] = alone[r, c] and out[r, c] == 0
     return out, odds, alone
+
+
+@njit(nogil=True, cache=True)
+def _edge(bits, labels, r, c):
+    for way in range(4):
+        if bits >> way & 1:
+            i, j = WAYS[way]
+            if labels[r + i, c + j] == 0 and labels[r - i, c - j] == 0:
+                return True
+    return False
