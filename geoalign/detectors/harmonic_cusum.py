@@ -75,8 +75,8 @@ class HarmonicCusum:
     scene are taken for noise of (|gradient| x sigma_px)^2 where the history does not hold it already, and 0.55
     `sigma_px` for an offset that all later scenes may share.
 
-    The boundary holds for independent errors; with an autocorrelation of 0.3 between neighbouring scenes 7 to 11 % of
-    stable pixels cross it at alpha 0.01.
+    Sums of errors that follow each other vary more: with 60 and more observations of reference their autocorrelation is
+    told from it and counted (an AR(1) process); with fewer, errors are taken as independent.
 
     References
     ----------

@@ -59,6 +59,9 @@ BOUNDARIES = np.array([
 standardised sum of n independent normal errors cut at `CAP`, from 200,000 to 2,000,000 simulated series a row
 (`tests/kernels/test_cusum.py` simulates some of them again)."""
 
+FEW_PAIRS, MOST_FOLLOW = 60, 0.8
+"""Pairs of neighbouring errors from which their autocorrelation is told, and the largest that is believed."""
+
 FIELDS = 12
 """Numbers that `scan` gives for a pixel, see there."""
 
@@ -181,6 +184,16 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
         usual = 0.0
         for i in range(start):
             usual += extra[i] / start
+        # products of neighbouring errors, and squares, of the reference: how far they follow each other
+        above, below, pairs, last = 0.0, 0.0, 0, np.nan
+        for i in range(start):
+            e = y[i] - predict(xs[i], beta, p) if keep[i] > 0.0 else np.nan
+            below += e * e if keep[i] > 0.0 else 0.0
+            if not np.isnan(e * last):
+                above += e * last
+                pairs += 1
+            last = e
+        taken_off = p * pairs / max(start, 1)
         limit = bound[watched]
         best_start, best_end, top, best_variance = -1, -1, 0.0, 0.0
         persistent, passing, n_passing, largest = 0.0, 0.0, 0, 0.0
@@ -192,6 +205,8 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 ridge = 0.0
             df = used - p
             variance = max(squares / df, floor)
+            follow = autocorrelation(above, below, pairs, taken_off, floor)
+            long_run = (1.0 + follow) / (1.0 - follow)
             cut = normal_to_student(cap, df)
             total, square, added, spare, single = 0.0, 0.0, 0.0, 0.0, 0.0
             scale, first_error, first_size = 0, 0.0, 0.0
@@ -218,7 +233,8 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                 # the noise from both sides: around the fit before, and around their own mean after
                 pooled = max((squares + square - total * total / m) / (df + m - 1), floor)
                 # what scenes may lie off all the same way adds up, it does not average out
-                sd = np.sqrt(pooled * (m + leverage(sums, inverse, p)) + spare + (COMMON * added) ** 2)
+                own = m * long_run - 2.0 * follow * (1.0 - follow**m) / (1.0 - follow) ** 2
+                sd = np.sqrt(pooled * (own + long_run * leverage(sums, inverse, p)) + spare + (COMMON * added) ** 2)
                 z = student_to_normal(total / sd, df + m - 1)
                 if direction * z < 0.0:
                     z = 0.0
@@ -237,9 +253,17 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
                         best_beta[:] = beta
                         best_inverse[:] = inverse
             if abs(first_error) <= first_size:
-                squares += first_error**2 / (1.0 + leverage(xs[j], inverse, p)) / KEPT_VARIANCE
+                e = first_error / np.sqrt(1.0 + leverage(xs[j], inverse, p))
+                squares += e * e / KEPT_VARIANCE
                 used += 1
+                below += e * e
+                if not np.isnan(last):
+                    above += e * last
+                    pairs += 1
+                last = e
                 add_observation(xs[j], first_error, inverse, beta, p)
+            else:
+                last = np.nan
         odds = 0.8 * persistent / watched + 0.2 * passing / max(n_passing, 1)
         odds *= prior / (1.0 - prior)
         out[pixel, 6] = odds / (1.0 + odds)
@@ -286,6 +310,20 @@ def scan(series, x, years, first, widening, spread, order, bound, direction, pri
             error[i] = y[i] - predict(xs[i], best_beta, p)
         out[pixel, 5] = np.median(error[found:until])
     return out
+
+
+@njit(nogil=True, cache=True)
+def autocorrelation(above, below, pairs, taken_off, floor):
+    """Autocorrelation of neighbouring errors, from the sum of their products and that of squares, 0 to MOST_FOLLOW.
+
+    taken_off : what a fit takes off it, times pairs. A tenth of a standard error is put on top: too little of it lets
+    more through than too much keeps out. Few pairs tell it too badly, as does rounding (floor: its variance): none is
+    assumed then.
+    """
+    if pairs < FEW_PAIRS or below <= floor * pairs:
+        return 0.0
+    r = above / below + (taken_off + 0.1 * np.sqrt(pairs)) / pairs
+    return min(max(r, 0.0), MOST_FOLLOW)
 
 
 @njit(nogil=True, cache=True)

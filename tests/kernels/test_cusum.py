@@ -189,3 +189,15 @@ def test_a_step_without_noise_is_located_exactly():
     error = np.zeros(40)
     error[22:] = -5.0
     assert locate(error, 0, 40, 20, 39, CAP)[0] == 22
+
+
+def test_errors_that_follow_each_other_are_no_change():
+    """With eight years of reference, however long they are watched; the boundary for independent errors let .36 through."""
+    rng = np.random.default_rng(14)
+    e = rng.normal(0, 0.03, (1200, 320))
+    for i in range(1, 320):
+        e[:, i] = 0.3 * e[:, i - 1] + np.sqrt(1 - 0.09) * e[:, i]
+    series = e.astype(np.float32)
+    assert np.isin(run(series, 130, alpha=0.05)[:, OUTCOME], (1, 2)).mean() < 0.09
+    series[:, 220:] -= 0.06
+    assert np.isin(run(series, 130, alpha=0.05)[:, OUTCOME], (1, 2)).mean() > 0.95
