@@ -14,8 +14,14 @@ SLACK = 0.15
 HALF_YEAR = 0.5
 """Windows, in years, whose sums tell how one year differs from the next: an early spring and a late one."""
 
-WINDOWS, STEADY = 2.0, 2.0
-"""Windows a stretch must hold for that, and how many the assumption that years are alike is worth."""
+STEADY = 2.0
+"""Windows that what is usual is worth."""
+
+MADE_UP = 3.0
+"""Half years within which what seasons do by themselves is made up for so often; good and bad years are not."""
+
+EARLY = 8.0 / 365.25
+"""Years by which a season usually comes early or late (sd), before the data tell."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -33,7 +39,8 @@ def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
     stride = max(1, q // 6)
     sums = np.empty((n_band, (b - a) // stride + 3))
     size = np.empty((b - a) // stride + 3)
-    n_window = 0
+    n_window, longest = 0, 0
+    season = np.zeros((n_band, 2))
     for part in range(3):
         if part == 0:
             low, high = a, first
@@ -47,6 +54,9 @@ def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
         if p == 0:
             continue
         used += p
+        if p >= 4 and high - low > longest:
+            longest = high - low
+            season[:, :] = s.beta[:n_band, 2:4]
         for k in range(n_band):
             e = s.e[k, low:high]
             for i in range(high - low - 1):
@@ -61,7 +71,7 @@ def dependence(w, x, total, years, a, first, last, b, order, free, cuts, s):
     widen = widening_of(min(above, r * below), below, used / (b - a))
     noise = below / (n_band * max(b - a - used, 1))
     independent = n_window * stride / (2.0 * q)
-    covariance_of_windows(sums, size, n_window, independent, 2.0 * q * noise * widen, n_band, cuts, s)
+    covariance_of_windows(sums, size, n_window, independent, 2.0 * q, noise * widen, season, n_band, cuts, s)
     return widen
 
 
@@ -87,13 +97,18 @@ def half_years(low, high, q, stride, lift, n_band, sums, size, n, s):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def covariance_of_windows(sums, size, n, independent, expected, n_band, cuts, s):
-    """Covariance of sums (n_band, n) over the variance expected of each, into s.cov: the identity where they say
-    nothing else, and mixed with it the more, the fewer of them are independent."""
+def covariance_of_windows(sums, size, n, independent, width, noise, season, n_band, cuts, s):
+    """Covariance of sums (n_band, n) over the variance expected of each (noise a date, width dates), into s.cov.
+
+    Where few of them are independent it is rather that of a season (n_band, 2: cosine and sine) that comes EARLY or
+    late.
+    """
+    early = 0.2 * width * (2.0 * np.pi * EARLY) ** 2 / max(noise, 1e-12)
     for k in range(n_band):
         for c in range(n_band):
-            s.cov[k, c] = 1.0 if k == c else 0.0
-    if independent < WINDOWS or expected <= 0.0:
+            s.cov[k, c] = early * (season[k, 0] * season[c, 0] + season[k, 1] * season[c, 1])
+        s.cov[k, k] += 1.0
+    if n == 0 or noise <= 0.0:
         return
     # breaks that are not known yet lie in a few of them
     limit = cuts[0] * trimmed_variance(size, n, cuts[0], cuts[1])
@@ -107,19 +122,23 @@ def covariance_of_windows(sums, size, n, independent, expected, n_band, cuts, s)
             for j in range(n):
                 total += sums[k, j] * sums[c, j] if size[j] <= limit else 0.0
             s.cov[k, c] *= 1.0 - weight
-            s.cov[k, c] += weight * total / (max(kept, 1) * cuts[1] * expected)
+            s.cov[k, c] += weight * total / (max(kept, 1) * cuts[1] * width * noise)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def restlessness(i, j, n_band, s):
-    """By how much more than expected the windows of s.cov vary along the sum of residuals from j to i; 1 at least."""
+def restlessness(i, j, halves, n_band, s):
+    """By how much more than expected the sum of residuals from j to i varies, by the windows of s.cov; 1 at least.
+
+    halves : half years that the shorter side lasts: an early spring is made up for by a late one, or an early autumn
+    """
     above, below = 0.0, 0.0
     for k in range(n_band):
         d = s.sums[k, i] - s.sums[k, j]
         below += d * d
         for c in range(n_band):
             above += d * s.cov[k, c] * (s.sums[c, i] - s.sums[c, j])
-    return max(above / below, 1.0) if below > 0.0 else 1.0
+    more = above / below - 1.0 if below > 0.0 else 0.0
+    return 1.0 + max(more, 0.0) / min(max(halves, 1.0), MADE_UP)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)

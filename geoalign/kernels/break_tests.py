@@ -321,18 +321,23 @@ def examine(w, x, total, years, a, b, order, free, cuts, limits, common, s):
                 break
     if two > 0.0:
         widen = min(dependence(w, x, total, years, a, a + i, a + j, b, order, free, cuts, s), joint)
-        widen *= max(restlessness(i, 0, n_band, s), restlessness(j, i, n_band, s))
+        pace = 2.0 * (years[b - 1] - years[a]) / m
+        widen *= max(
+            restlessness(i, 0, min(i, m - i) * pace, n_band, s), restlessness(j, i, min(j - i, m - j) * pace, n_band, s)
+        )
         two /= widen + max(i - s.h[i], j - s.h[j], 0.3) * common / noise
         if two > limits[0, m] + limits[1, m]:
             evidence = 0.5 * two - 2.0 * np.log(float(m)) - 2.0 * n_band * np.log(1.0 + EFFECT * np.sqrt(m / 3.0))
             return PASSING, a + i, a + j, widen, evidence
         joint = np.inf
     widen = min(dependence(w, x, total, years, a, first, last, b, order, free, cuts, s), joint)
-    restless = restlessness(begin + length, begin, n_band, s)
+    # half years an observation
+    pace = 2.0 * (years[b - 1] - years[a]) / m
+    restless = restlessness(begin + length, begin, length * pace, n_band, s)
     between = widen
     passing /= restless
-    season /= max(restlessness(other, 0, n_band, s), restless)
-    widen *= restlessness(place, 0, n_band, s)
+    season /= max(restlessness(other, 0, 1.0, n_band, s), restless)
+    widen *= restlessness(place, 0, min(place, m - place) * pace, n_band, s)
     step /= widen + loose
     step_sure = odds(m, n_band, squares, scale, step, widen, common / noise, s)
     passing /= between + loose_pass

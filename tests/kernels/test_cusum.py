@@ -192,7 +192,7 @@ def test_a_step_without_noise_is_located_exactly():
 
 
 def test_errors_that_follow_each_other_are_no_change():
-    """With eight years of reference, however long they are watched; the boundary for independent errors let .36 through."""
+    """With eight years of reference; the boundary for independent errors alone let .36 through in twelve years."""
     rng = np.random.default_rng(14)
     e = rng.normal(0, 0.03, (1200, 320))
     for i in range(1, 320):
