@@ -98,7 +98,7 @@ def wandering(n_pixel, *, years=12, step_days=5, seed=0, days=15.0, amplitude=0.
     time = START + 2 + np.arange(0, int(years * DAYS_A_YEAR), step_days)
     t = (time - START).astype(float) / DAYS_A_YEAR
     year = t.astype(int)
-    shape, column, each = (n_pixel, time.size), (n_pixel, 1), (n_pixel, years)
+    shape, column, each = (n_pixel, time.size), (n_pixel, 1), (n_pixel, years + 1)
     turn = 2 * np.pi * (t - rng.normal(0.55, 0.04, column) - rng.normal(0, days / DAYS_A_YEAR, each)[:, year])
     height = rng.uniform(0.08, 0.18, column) * (1 + amplitude * rng.normal(size=each)[:, year])
     cover = rng.uniform(0.62, 0.80, column) + height * (np.cos(turn) + 0.25 * np.cos(2 * turn))

@@ -11,8 +11,8 @@ from geoalign.chunked import per_pixel
 from geoalign.detectors.harmonic_cusum import layers_of, watch
 from geoalign.detectors.patches import check_area, sieve, with_neighbours
 from geoalign.detectors.series import check_options, part, series_of, widening
-from geoalign.errors import StackError
-from geoalign.indices import index
+from geoalign.errors import ConfigError, StackError
+from geoalign.indices import index, possible
 from geoalign.kernels.levels import levels
 from geoalign.types.changes import new_changes
 from geoalign.types.stack import check_stack, is_sar
@@ -23,6 +23,8 @@ GREEN, GREEN_LOW = 0.6, 0.35
 """NDVI of woods: usual, and in their leafless season (crops and most grass lie bare or pale then)."""
 DARK_SWIR1 = 0.18
 """Woods are darker than this at 1.6 um (usual reflectance): crowns shade themselves and hold water."""
+FOLLOWED = ("nbr", "ndmi", "ndvi", "ndfi")
+"""Indices by which loss of woods is told."""
 LOSS = 0.2
 """Drop of the index that counts as loss of woods; less is thinning, drought or a pixel at the edge."""
 
@@ -32,8 +34,9 @@ class Deforestation:
     """Loss of woods with its date, from optical or SAR series.
 
     Optical: `harmonic_cusum` looks for drops of the moisture-sensitive burn ratio (nbr; ndmi or ndvi where swir2 or
-    swir1 is missing). A drop is deforestation where the pixel was wooded before (green all year round and dark at
-    1.6 um, which crops and grass are not), where the index fell by 0.2 or more, and where it has not come back.
+    swir1 is missing; another one by `index`). A drop is deforestation where the pixel was wooded before (green all year
+    round and dark at 1.6 um, which crops and grass are not), where the index fell by 0.2 or more, and where it has not
+    come back.
     Two observations at the end of the series, too few for `harmonic_cusum`, are enough where half the neighbours show
     them as well.
     SAR: drop of the volume scattering in cross-polarisation, see `sar_themes.deforestation_sar`.
@@ -52,6 +55,9 @@ class Deforestation:
         Looks of SAR data; None estimates them.
     min_area_m2 : float
         Smaller patches are left out (grids in metres only).
+    index : str, optional
+        Optical: "nbr", "ndmi", "ndvi" or "ndfi" (fractions of vegetation, soil and shade, which show thinning too).
+        None takes the first that the bands allow.
 
     Notes
     -----
@@ -79,6 +85,7 @@ class Deforestation:
     order: int = 1
     enl: float | None = None
     min_area_m2: float = 1000.0
+    index: str | None = None
 
     kind: ClassVar[str] = "deforestation"
     needs: ClassVar[tuple[str, ...]] = ()
@@ -86,11 +93,17 @@ class Deforestation:
     def __post_init__(self):
         check_options(self)
         check_area(self.min_area_m2)
+        if self.index not in (None, *FOLLOWED):
+            raise ConfigError(
+                f"index is {self.index!r}; loss of woods is told by one of {', '.join(FOLLOWED)}, or None."
+            )
 
     def detect(self, stack):
         """Changes (y, x) of a Stack of optical or of SAR scenes; lazy where the stack is."""
         check_stack(stack)
         if is_sar(stack):
+            if self.index is not None:
+                raise StackError(f"index {self.index!r} is one of reflectance, and the stack holds backscatter.")
             from geoalign.detectors.sar_themes import deforestation_sar
 
             return deforestation_sar(self, stack)
@@ -100,7 +113,7 @@ class Deforestation:
                 f"{', '.join(map(str, stack.data_vars))}."
             )
         stack, first = part(stack, self.since, self.until, self.history)
-        name = "nbr" if "swir2" in stack else "ndmi" if "swir1" in stack else "ndvi"
+        name = self.index or next(name for name in FOLLOWED if name in possible(stack))
         series, units = series_of(stack, name)
         steep, spread = widening(stack, series)
         found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)

@@ -56,7 +56,7 @@ class Flood:
     -----
     `date` is the first wet observation. Status 3 where it is wet at the end, 4 where it fell dry, then `date_end` is
     the first dry observation. `magnitude` is the median rise of the water index. Where water stood before as well,
-    status is 0 with the reason `not_detectable`.
+    status is 0 with the reason `not_detectable`; where the watched scenes show nothing of a pixel it is 255, `cloud`.
 
     References
     ----------
@@ -138,6 +138,8 @@ class Flood:
         status = xr.where(found.outcome < 0, NOT_OBSERVABLE, NO_CHANGE)
         status = xr.where(flooded, xr.where(found.outcome == 1, CONFIRMED, ENDED), status)
         why = xr.where(found.outcome == -1, WHY["no_data"], xr.where(found.outcome < -1, WHY["too_few"], 0))
+        # dry or wet before, and never seen since watching began
+        why = xr.where(found.outcome == -3, WHY["cloud"], why)
         why = xr.where(found.outcome == 3, WHY["not_detectable"], why)
         odds = np.exp(np.minimum(found.log_ratio, 60.0)) * np.float32(self.prior / (1 - self.prior) / watched)
         probability = xr.where(found.outcome == 3, 0.0, odds / (1 + odds)).where(found.outcome >= 0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoalign import StackError, check_changes, detect
+from geoalign import ConfigError, StackError, check_changes, detect
 from geoalign.types.changes import CONFIRMED, changed
 from tests.detectors.ground import FELLED, MUD, ROOF, SOIL, ground, times
 
@@ -68,3 +68,17 @@ def test_missing_bands_say_what_would_work():
     stack, _ = ground()
     with pytest.raises(StackError, match=r"red and nir.*SAR.*blue"):
         detect(stack[["blue"]], "deforestation")
+
+
+@pytest.mark.parametrize("index", ["nbr", "ndmi", "ndvi", "ndfi"])
+def test_every_index_tells_felled_woods(index):
+    stack, mask = ground(FELLED, "forest", 40)
+    found = check_changes(detect(stack, "deforestation", index=index), values=True)
+    assert changed(found).values[mask].mean() > 0.9
+    assert changed(found).values[~mask].mean() < 0.002
+    assert (found.magnitude.values[changed(found).values] < -0.2).all()
+
+
+def test_indices_that_say_nothing_of_woods_are_refused():
+    with pytest.raises(ConfigError, match=r"mndwi.*ndfi"):
+        detect(ground()[0], "deforestation", index="mndwi")

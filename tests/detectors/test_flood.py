@@ -119,3 +119,13 @@ def test_kinds_of_water_under_irregular_dates_and_missed_clouds(options):
 def test_missed_clouds_and_shadows_in_heaps_are_no_flood():
     world = optical(None, seed=9, shape=(72, 72), days=900, step=10, missed=0.02, shadow=0.01)
     assert changed(detect(world.stack, "flood")).mean() < 0.001
+
+
+def test_what_clouds_hid_since_watching_began_says_so():
+    stack, _ = ground(MUD, "crop", 40, 46)
+    since = times()[38]
+    hidden = stack.where((stack.time < since) | (stack.x > stack.x[5]))
+    found = check_changes(detect(hidden, "flood", since=str(since)), values=True)
+    assert (found.status.values[:, :5] == 255).all()
+    assert (found.why.values[:, :5] == WHY["cloud"]).all()
+    assert (found.status.values[:, 8:] != 255).mean() > 0.95
