@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from geoalign.chunked import neighbourhood, per_pixel, whole_image
+from geoalign.chunked import derived, neighbourhood, per_pixel, whole_image
 from geoalign.errors import ConfigError, StackError
 from geoalign.kernels.enl import (
     CELL_PX,
@@ -18,6 +18,7 @@ from geoalign.kernels.enl import (
     difference_median,
     local_excess,
     looks_and_evenness,
+    looks_of_differences,
     mean_intensity,
     scatter_histogram,
 )
@@ -28,8 +29,8 @@ from geoalign.types.stack import SAR_BANDS
 SAMPLE = {"block": 512, "most": 25}
 """Blocks from which looks are estimated: all of an image up to 2,560 px, a spread of 6.5 million pixels of a larger."""
 
-ENOUGH = 10_000
-"""Pixels of those blocks that are looked at, about: they give the looks to 0.1 % where each has 180 values."""
+ENOUGH = 3_500
+"""Pixels of those blocks that are looked at, about: they give the looks to 0.2 % where each has 180 values."""
 ENOUGH_VALUES = 400_000
 """Degrees of freedom that they have together at least, where series are short."""
 LAG_ENOUGH = 500_000
@@ -103,15 +104,18 @@ def speckle_of(stack, bands, enl=None) -> Speckle:
     The estimate makes stable pixels look stable: it holds speckle and whatever else varies from date to date. Ground
     around a pixel that is clearly noisier than the scene (7 x 7 window, differences of successive dates) gets fewer
     looks; d0 says how much looks still differ between pixels. A given ENL is taken as it is, for every pixel. A scene
-    speaks through some 10,000 pixels (more where the series is short), evenly spread over it, or over 25 blocks of
+    speaks through some 3,500 pixels (more where the series is short), evenly spread over it, or over 25 blocks of
     512 px of an image larger than 2,560 px.
     """
     if enl is not None and not (np.isfinite(enl) and enl > 0):
         raise ConfigError(f"enl is {enl!r}; it is a number of looks above 0, or None to estimate it.")
     known = [enl if enl is not None else stack[name].attrs.get("enl") for name in bands]
     d0 = np.inf
-    looks = xr.concat([_looks(stack[name], value) for name, value in zip(bands, known)], "band").reset_coords(drop=True)
-    if all(value is None for value in known):
+    unknown = all(value is None for value in known)
+    looks = xr.concat(
+        [_looks(stack[name], value, rough=unknown) for name, value in zip(bands, known)], "band"
+    ).reset_coords(drop=True)
+    if unknown:
         # all bands at once: what varies in time varies in several bands together, and then their sum is less even
         both = whole_image(
             partial(_scatters, step=_step(stack, len(bands))),
@@ -144,8 +148,11 @@ def _lags(*bands, step):
     return lag_histogram(np.stack([b[:, ::step, ::step] for b in bands]))
 
 
-def _looks(band, known):
-    """(y, x) float32: what is known, or what the series shows."""
+def _looks(band, known, rough=False):
+    """(y, x) float32: what is known, or what the series shows.
+
+    rough : by the differences of successive dates alone, where what all bands show together sets the scale afterwards
+    """
     band = band.reset_coords(drop=True)
     if known is not None:
         if not (np.isfinite(known) and known > 0):
@@ -160,6 +167,8 @@ def _looks(band, known):
         scene_median=median,
     ).excess  # fmt: skip
     relative = 1 / excess
+    if rough:
+        return relative * _or_one(derived(_typical_looks, median, size=1)[0]).astype("float32")
     typical = whole_image(
         partial(_thinned, kernel=scatter_histogram, step=step, known=False),
         looks_and_evenness,
@@ -169,6 +178,10 @@ def _looks(band, known):
         **SAMPLE,
     )
     return relative * _or_one(typical[0]).astype("float32")
+
+
+def _typical_looks(median):
+    return np.array([looks_of_differences(float(median))])
 
 
 def _step(data, n_band):

@@ -13,6 +13,9 @@ from geoalign.kernels.log_ratio import before_and_after
 from geoalign.types.changes import CONFIRMED, NO_CHANGE, NOT_OBSERVABLE, WHY, dates_at, new_changes
 from geoalign.types.stack import SAR_BANDS, check_stack
 
+GREYS = 255
+"""Steps of a quick-look that was scaled to 0..1."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -43,7 +46,8 @@ def pair_of(stack, since=None) -> Pair:
     """First and last scene, or the means before and from `since` on.
 
     SAR bands are taken, or the one band that there is. Values <= 0 are missing, except in a quick-look (all values
-    whole numbers, some above 1): there zero is the darkest grey, and one grey step is added to all.
+    whole numbers, some above 1, or whole parts of 255 up to 1): there zero is the darkest grey, and one grey step is
+    added to all.
     """
     check_stack(stack, min_scenes=2)
     bands = [name for name in stack.data_vars if name in SAR_BANDS] or list(stack.data_vars)
@@ -121,15 +125,21 @@ def _shift_variance(stack, split, like):
 
 
 def _quick_look(*blocks):
-    """Largest value, and whether every value is a whole number."""
-    whole, largest = 1.0, 0.0
+    """Whether every value is a whole number, the largest, and whether every value is a whole part of `GREYS`."""
+    whole, largest, parts = 1.0, 0.0, 1.0
     for block in blocks:
         values = block[np.isfinite(block)]
         if values.size:
             whole = min(whole, float((values == np.round(values)).all()))
             largest = max(largest, float(values.max()))
-    return whole, largest
+            if parts > 0:
+                grey = values * GREYS
+                parts = float((np.abs(grey - np.round(grey)) < 1e-3).all())
+    return whole, largest, parts
 
 
 def _offset(parts):
-    return float(all(p[0] for p in parts) and max(p[1] for p in parts) > 1)
+    largest = max(p[1] for p in parts)
+    if largest > 1:
+        return float(all(p[0] for p in parts))
+    return 1.0 / GREYS if largest > 0 and all(p[2] for p in parts) else 0.0

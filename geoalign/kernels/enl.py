@@ -35,7 +35,8 @@ WINDOW_PX, CELL_PX = 3, 3
 """Radius of the window whose noise is compared with the scene's, and side of the cells that share one."""
 MOST_DATES = 24
 """Differences in time that are looked at for it, spread evenly over a longer series: a thousand values a window."""
-LARGE = 64
+LARGE_BITS = 6
+LARGE = 1 << LARGE_BITS
 """What a difference larger than the scene's counts beside 1: more than the 49 of a window."""
 HALF_NORMAL = 0.6744897501960817
 """Median of |a normal deviate|."""
@@ -114,6 +115,21 @@ def difference_median(parts):
     return float(np.median(medians)) if medians else np.nan
 
 
+def looks_of_differences(median):
+    """Looks of intensities of which two differ by so much in the median, nepers; NaN without a median.
+
+    The ratio of two gamma intensities of L looks has the law F(2 L, 2 L).
+    """
+    if not median > 0:
+        return np.nan
+    low, high = math.log(0.05), math.log(1e5)
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        degrees = 2 * math.exp(middle)
+        low, high = (middle, high) if math.log(fdtri(degrees, degrees, 0.75)) > median else (low, middle)
+    return math.exp(0.5 * (low + high))
+
+
 @njit(nogil=True, cache=True)
 def local_excess(series, scene_median, row0=0, col0=0):
     """How much noisier than the scene the ground around a pixel is, as a ratio of variances >= 1.
@@ -135,6 +151,9 @@ def local_excess(series, scene_median, row0=0, col0=0):
     codes = np.empty((n_used, n_row, n_col), np.uint8)
     for i in range(n_used):
         _size_codes(series, _used(n_time, i), np.float32(math.exp(scene_median)), codes[i])
+    # below this share in the middle of the dates the answer is 1, whatever the number of values
+    z = HALF_NORMAL * math.exp(-0.5 * 2.33 / math.sqrt(n_used * (2 * WINDOW_PX + 1) ** 2))
+    least = math.erfc(z / math.sqrt(2.0))
     column = np.zeros(n_col + 2 * WINDOW_PX, np.int16)
     counts = np.empty((n_used, n_col), np.int16)
     shares = np.empty(n_used)
@@ -144,24 +163,28 @@ def local_excess(series, scene_median, row0=0, col0=0):
             continue
         for i in range(n_used):
             _window_counts(codes[i, max(0, r - WINDOW_PX) : min(n_row, r + WINDOW_PX + 1)], column, counts[i])
-        for c in range(n_col):
-            first_col, middle = _cell(col0, c, n_col)
-            if c != middle:
-                continue
+        start = -(col0 % CELL_PX)
+        for start_col in range(start, n_col, CELL_PX):
+            first_col, c = max(start_col, 0), min(max(start_col + CELL_PX // 2, 0), n_col - 1)
             n_date = n_all = n_more = 0
             for i in range(n_used):
-                n, large = counts[i, c] % LARGE, counts[i, c] // LARGE
+                n, large = counts[i, c] & (LARGE - 1), counts[i, c] >> LARGE_BITS
                 if n >= 9:
-                    shares[n_date] = min(large, n - 0.5) / n
-                    n_more += 2 * large > n
+                    n_more += large > least * n
                     n_date += 1
                     n_all += n
             if n_date >= 3 and 2 * n_more >= n_date - 1:
+                k = 0
+                for i in range(n_used):
+                    n, large = counts[i, c] & (LARGE - 1), counts[i, c] >> LARGE_BITS
+                    if n >= 9:
+                        shares[k] = min(large, n - 0.5) / n
+                        k += 1
                 share = max(_median_of(shares, n_date), 0.5)
                 # ln of the squared median of n half-normal values has the standard error 2.33 / sqrt(n); the median
                 # over dates, of correlated differences, costs half as much again
                 ratio = (HALF_NORMAL / normal_upper(0.5 * share)) ** 2 * math.exp(-2.33 / math.sqrt(n_all))
-                out[first_row : first_row + CELL_PX, first_col : first_col + CELL_PX] = max(1.0, ratio)
+                out[first_row : first_row + CELL_PX, first_col : start_col + CELL_PX] = max(1.0, ratio)
     return out
 
 
@@ -197,14 +220,18 @@ def _cell(origin, i, n):
 def _window_counts(codes, column, out):
     """Sums of codes (up to 7 rows, col) over the windows around each column, into out (col,); column : scratch."""
     n_row, n_col = codes.shape
-    column[:] = 0
+    # slices instead of shifted indices: those loops are vectorised
+    middle = column[WINDOW_PX : WINDOW_PX + n_col]
+    middle[:] = 0
     for r in range(n_row):
+        row = codes[r]
         for c in range(n_col):
-            column[WINDOW_PX + c] += codes[r, c]
+            middle[c] += row[c]
     out[:] = 0
     for k in range(2 * WINDOW_PX + 1):
+        shifted = column[k : k + n_col]
         for c in range(n_col):
-            out[c] += column[k + c]
+            out[c] += shifted[c]
 
 
 @njit(nogil=True, cache=True)
@@ -389,7 +416,8 @@ def _fit(counts, degrees):
     position = np.exp(edges - ln_cut)
     # neighbours are alike: many pixels are worth fewer independent ones
     tempered = seen * min(1.0, WORTH / total)
-    changed = np.linspace(0.0, 0.9 * (1 - CUT), 41)
+    # closer where the prior is
+    changed = 0.9 * (1 - CUT) * np.linspace(0.0, 1.0, 25) ** 2
     inverse = np.array([0.0, *1 / np.array([192.0, 128, 96, 64, 48, 40, 32, 24, 20, 16, 12, 10, 8, 6])])
     ln_post = np.empty((inverse.size, changed.size))
     ln_looks = np.empty_like(ln_post)
@@ -405,7 +433,7 @@ def _fit(counts, degrees):
         ln_post[i] = (tempered * np.log(np.maximum(share, 1e-300))).sum(axis=1) - changed / CHANGED
         ln_post[i] -= np.log(1 if value == 0 else inverse.size - 1)
         ln_looks[i] = np.log(at / 2 / cut)
-    weight = np.exp(ln_post - ln_post.max())
+    weight = np.exp(ln_post - ln_post.max()) * np.gradient(changed)
     weight /= weight.sum()
     even = float((weight.sum(axis=1) * inverse).sum())
     inner = float((weight * (0.5 / (1 - changed))).sum())

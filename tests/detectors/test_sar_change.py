@@ -53,6 +53,14 @@ def test_a_planted_change_is_found_whatever_the_looks(kind, least, looks):
     assert (found.status != 255).all()  # the zeros of a quick-look are its darkest grey
 
 
+def test_a_quick_look_scaled_to_one_is_the_same():
+    stack, _ = scenes("flood", (4, 4))
+    scaled = new_stack({"vv": stack.vv.values / 255}, TIME[:2])
+    found, want = SarChange().detect(scaled), SarChange().detect(stack)
+    assert (found.status != 255).all()
+    assert (found.status == want.status).mean() > 0.999
+
+
 def test_both_signs_are_told_apart():
     stack, _ = scenes("both", (4, 4))
     found = SarChange().detect(stack)

@@ -11,7 +11,7 @@ N = 24
 TIME = np.datetime64("2023-01-05") + 12 * np.arange(N) * np.timedelta64(1, "D")
 GROUND_DB = {"vv": -10.0, "vh": -15.0}
 CHANGE_DB = {  # vv, vh; first changed scene, first scene back
-    "flood": ((-4.0, -3.0), 12, 17),
+    "flood": ((-8.0, -9.0), 12, 17),
     "deforestation": ((-1.5, -3.0), 11, N),
     "urbanization": ((5.0, 4.0), 13, N),
 }

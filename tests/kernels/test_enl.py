@@ -9,6 +9,7 @@ from geoalign.kernels.enl import (
     difference_median,
     local_excess,
     looks_and_evenness,
+    looks_of_differences,
     mean_intensity,
     scatter_histogram,
 )
@@ -154,3 +155,10 @@ def test_excess_is_the_ratio_of_variances_whatever_the_looks(looks, ratio):
     noise[:, :, 20:] *= np.sqrt(ratio)
     scene = difference_median([difference_histogram(np.exp(noise[:, :, :20]))])
     assert np.median(local_excess(np.exp(noise), scene)[:, 26:]) == pytest.approx(ratio, rel=0.1)
+
+
+@pytest.mark.parametrize("looks", [0.8, 4.4, 60.0])
+def test_looks_of_differences_of_pure_speckle(looks):
+    series = np.random.default_rng(5).gamma(looks, 1 / looks, (20, 90, 90)).astype(np.float32)
+    assert looks_of_differences(difference_median([difference_histogram(series)])) == pytest.approx(looks, rel=0.03)
+    assert np.isnan(looks_of_differences(np.nan))
