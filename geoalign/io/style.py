@@ -225,8 +225,9 @@ def _range(file):
     """Smallest and largest value, from an overview; 0 and 1 where there are none."""
     scale = max(1, max(file.shape) // 1024)
     shape = (file.count, max(1, file.height // scale), max(1, file.width // scale))
-    values = file.read(out_shape=shape, masked=True).compressed()
-    values = values[np.isfinite(values)]
+    # not `masked`: GDAL makes a mask of the whole image, without overviews
+    values = file.read(out_shape=shape).ravel()
+    values = values[np.isfinite(values) & (values != file.nodata)]
     return (values.min(), values.max()) if values.size else (0, 1)
 
 
