@@ -566,5 +566,5 @@ def _gdal():
     """GDAL's block cache bounded and its lookups of sibling files off, for the time of a run."""
     import rasterio
 
-    with rasterio.Env(GDAL_CACHEMAX=256, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_VRT_ENABLE_PYTHON="NO"):
+    with rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_VRT_ENABLE_PYTHON="NO"):
         yield

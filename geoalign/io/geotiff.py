@@ -24,7 +24,7 @@ SUFFIXES = (".tif", ".tiff", ".jp2")
 
 _ENV = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_CACHEMAX": 64,  # MB: dask keeps what is needed again
+    "GDAL_CACHEMAX": 64 * 2**20,  # bytes, as rasterio hands them on: dask keeps what is needed again
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_NUM_THREADS": "1",  # dask's threads are the parallelism

@@ -119,3 +119,15 @@ def test_a_header_of_a_million_pixels_a_side_costs_nothing(tif, tmp_path):
         read_header(path)
     assert time.perf_counter() - start < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_gdal_keeps_the_blocks_that_lines_are_read_from(tmp_path):
+    # rasterio takes bytes where GDAL's own setting takes megabytes: 64 of them hold no block, and every line unpacks all
+    from rasterio._env import get_gdal_config
+
+    from geoalign.io.geotiff import gdal_env
+    from geoalign.pipeline import _gdal
+
+    for env in (gdal_env, _gdal):
+        with env():
+            assert 2**24 <= get_gdal_config("GDAL_CACHEMAX") <= 2**29
