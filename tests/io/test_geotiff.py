@@ -122,7 +122,7 @@ def test_a_header_of_a_million_pixels_a_side_costs_nothing(tif, tmp_path):
 
 
 def test_gdal_keeps_the_blocks_that_lines_are_read_from(tmp_path):
-    # rasterio takes bytes where GDAL's own setting takes megabytes: 64 of them hold no block, and every line unpacks all
+    # rasterio takes bytes where GDAL itself takes megabytes: 64 of them hold no block, and every line unpacks all
     from rasterio._env import get_gdal_config
 
     from geoalign.io.geotiff import gdal_env
