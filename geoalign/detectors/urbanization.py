@@ -115,6 +115,9 @@ class Urbanization:
         series, units = series_of(stack, "ndvi")
         steep, spread = widening(stack, series)
         found = watch(series, first, steep, spread, order=self.order, alpha=self.alpha, prior=self.prior, direction=-1)
+        # in winter fields are as bare as what was built: that is no return, the green of another year would be
+        lasting = xr.zeros_like(found.over) - 1
+        found = found.assign(over=lasting)
         green = sides(series, found)
         built = (found.outcome > 0) & (green[2] >= GREEN_ONCE)
         ready, chance = found.date, xr.ones_like(found.probability)
@@ -123,6 +126,7 @@ class Urbanization:
             built = built & (chance >= 0.5) & (green[4] <= GREEN_ONCE)
             green = sides(series, found.assign(date=ready))
         built = built & (green[4] <= SEALED)
+        found = found.assign(outcome=xr.where(built & (found.outcome == 2), 1, found.outcome).astype("int8"))
         sure = with_neighbours(built & (found.outcome <= 2), built & (found.outcome == 3))
         found = only(found, built, sieve(sure, stack, self.min_area_m2))
         layers = layers_of(found, stack.time.values, watching=self.since is not None)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from benchmarks.optical_worlds import optical
 from geoalign import StackError, check_changes, detect
 from geoalign.types.changes import changed
 from tests.detectors.ground import FELLED, MUD, ROOF, SOIL, ground, times
@@ -61,3 +62,13 @@ def test_clearing_and_completion_are_dated_apart():
     assert np.isnat(found.date_completed.values[~hit]).all()
     assert float(found.built_up.values[hit & mask].mean()) > 0.8
     assert float(np.nanmean(found.built_up.values[~mask])) < 0.05
+
+
+@pytest.mark.parametrize("seed", [301, 302])
+def test_fields_built_over_before_a_winter_are_no_returned_fields(seed):
+    """The series ends in winter, when fields are bare too: what was built looks like the usual season then."""
+    world = optical("urbanization", seed=seed, shape=(72, 72))
+    ready = world.more["ready"] < world.stack.time.values[-4]
+    found = changed(detect(world.stack, "urbanization")).values
+    assert found[world.seen & ready].mean() > 0.9
+    assert found[np.isnat(world.date)].mean() < 0.002
