@@ -49,6 +49,12 @@ REACH = 4.0
 instead, and take what there is."""
 GROW_PX = 24
 """How far a flood grows from where its classes show it into what changed likewise: a patch is flood as a whole."""
+IN_SIGHT = 0.2
+"""Share of all patches that look like water, from which what does not is wet ground: floods of one image look alike."""
+DIPS_DB = np.arange(-30.0, 0.05, 0.1)
+RARELY, BEYOND = 0.02, 1.5
+"""What moisture does to an image: of the deepest drops of its pixels on other dates, the one that so many exceed; and
+how many times as deep a drop has to be that moisture does not explain."""
 PERMANENT, STEEP_DEG, HIGH_M = 0.75, 15.0, 30.0
 SWATH_DEG = (20.0, 60.0)
 """Incidence beyond which water can't be told by its level."""
@@ -75,9 +81,11 @@ def flood_sar(theme, stack):
     the scene's own where its histogram shows it, else as known at this incidence. Moisture moves all bands of a place
     together, water does not; wind roughens some water, in co-polarisation most. A drop is a flood where water is
     likelier than the ground's own model, in patches in which it somewhere is so by a third of what floods are rare
-    (`prior`). Water that stands there on a quarter of the other dates, or at the same season of other years, is usual
-    water: 0, `not_detectable`; so is ground as dark as water in the mean. A drop that stays for more than 90 days at
-    the end of the series is taken for something else.
+    (`prior`). Where little in the image looks like water (less than a fifth), drops count as well that are half as deep
+    again as all that moisture did there on other dates: floods rough with wind or pierced by stalks. Water that stands
+    there on a quarter of the other dates, or at the same season of other years, is usual water: 0, `not_detectable`;
+    so is ground as dark as water in the mean. A drop that stays for more than 90 days at the end of the series is taken
+    for something else.
 
     Two to five scenes: `since` (else the first half of the time) parts history from what is watched. The same odds of
     water, from single pixels: of a date of the history against the scene's ground, of a later one against the pixel's
@@ -118,7 +126,7 @@ def flood_sar(theme, stack):
         drawn.start,
         drawn.stop,
         angle.astype("float32"),
-        outputs={"past": "float32", "usual": bool},
+        outputs={**dict.fromkeys(("past", "calm", "fall", "dip"), "float32"), "usual": bool},
         kinds=kinds,
         bands=tuple(bands),
         water=np.array([WATER_DB[name] for name in bands]).ravel(),
@@ -126,15 +134,12 @@ def flood_sar(theme, stack):
         season=pd.DatetimeIndex(time).dayofyear.to_numpy(np.float64),
     )
     change = (drawn.probability > 0.5) & judged.gate & ~polled.usual
-    # a patch has one past: single pixels' are too noisy to tell a drop of 4 dB from one of 3
-    around = neighbourhood(
-        boxcar, polled.past.where(change), depth=PATCH_PX, outputs={"past": "float32"}, radius=PATCH_PX
-    ).past
-    # a drop that is as likely wet ground as water is flood only as often as floods are: a patch has to be plain
-    # somewhere, and is flood as far as water is likelier
-    plain = change & (around > np.float32(PLAIN + CAUTION * np.log((1 - theme.prior) / theme.prior)))
-    likelier = change & (around > PLAIN)
-    flooded = neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
+    plain = _patches(polled.past, change, theme.prior)
+    # floods of one image look alike: where next to nothing looks like water, what moisture does not explain counts
+    deepest = whole_image(_dips, _deepest, polled.dip.where(change))
+    fell = per_pixel(_beyond, polled.calm.where(change), polled.fall, outputs={"odds": "float32"}, deepest=deepest).odds
+    faint = plain | _patches(fell, change & fell.notnull(), theme.prior)
+    flooded = plain | (faint & (whole_image(_counted, _share, plain, faint) < IN_SIGHT))
     seen = found.n_obs >= MIN_OBS
     barred, hidden = _barred(static, found.n_obs)
     hit = sieve(flooded & seen & ~barred & ~hidden, ready.stack, theme.min_area_m2)
@@ -234,6 +239,42 @@ def _all_classes(parts, bands, reach, settle):
         kind = classes(counts, BOUNDS[name], (slope * USUAL_ANGLE + base, spread), reach)
         out.append(settled(counts, BOUNDS[name], kind) if settle else kind)
     return np.concatenate(out)
+
+
+def _patches(odds, change, prior):
+    """Pixels of `change` whose patches are likelier water than ground, by the `odds` of single pixels."""
+    # a patch has one past: single pixels' are too noisy to tell a drop of 4 dB from one of 3
+    around = neighbourhood(
+        boxcar, odds.where(change), depth=PATCH_PX, outputs={"odds": "float32"}, radius=PATCH_PX
+    ).odds
+    # a drop that is as likely wet ground as water is flood only as often as floods are: a patch has to be plain
+    # somewhere, and is flood as far as water is likelier
+    plain = change & (around > np.float32(PLAIN + CAUTION * np.log((1 - prior) / prior)))
+    likelier = change & (around > PLAIN)
+    return neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
+
+
+def _dips(dip):
+    return np.histogram(dip[np.isfinite(dip)], DIPS_DB)[0].astype(np.float64)
+
+
+def _deepest(parts):
+    """Level (dB) below which `RARELY` of the pixels' deepest other dates lie."""
+    counts = np.cumsum(np.sum(parts, axis=0))
+    return DIPS_DB[1 + np.searchsorted(counts, RARELY * counts[-1])] if counts[-1] > 0 else -np.inf
+
+
+def _beyond(odds, fall, deepest):
+    return np.where(fall < BEYOND * deepest, odds, np.nan).astype(np.float32)
+
+
+def _counted(plain, faint):
+    return np.array([plain.sum(), faint.sum()], np.float64)
+
+
+def _share(parts):
+    plain, faint = np.sum(parts, axis=0)
+    return plain / max(faint, 1.0)
 
 
 def _learnt(kinds):

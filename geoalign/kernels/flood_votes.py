@@ -16,6 +16,8 @@ USUAL_ANGLE = 38.0
 """Incidence (degrees) where none is given: the middle of the IW swath."""
 PLAIN = 0.1
 """ln likelihood ratio, beyond what the prior asks, from which the ground's own past votes for a flood."""
+SWING_DATES = 2.0
+"""Dates that the assumption of full swings is worth, see `_swing`."""
 LONG = 32
 """Observations outside the run from which its season is fitted, with up to three harmonics; a mean below."""
 USUAL = 0.25
@@ -45,11 +47,19 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
     Returns
     -------
     past : (n_pixel,) float32, ln likelihood ratio of water against the ground's own model, mean of the run's dates
+    calm : the same, of water as broad as it is known anywhere, against ground whose bands swing together by no more
+        than they did on its other dates: what is rough with wind or pierced by stalks, on ground that keeps still
+    fall, dip : (n_pixel,) float32, dB, mean of the bands against the ground's own model: of the run's dates, and the
+        lowest of the others
     usual : (n_pixel,) bool, water stood there on many other dates, or at the same season of other years
     """
     n_pixel, n_band, n_time = level.shape
     past = np.full(n_pixel, np.nan, np.float32)
+    calm = np.full(n_pixel, np.nan, np.float32)
+    fall = np.full(n_pixel, np.nan, np.float32)
+    dip = np.full(n_pixel, np.nan, np.float32)
     usual = np.zeros(n_pixel, np.bool_)
+    rest = np.empty((n_band, n_time))
     rows = np.empty((n_time, x.shape[1]))
     y = np.empty(n_time)
     keep = np.empty(n_time)
@@ -57,8 +67,9 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
     beta = np.zeros(x.shape[1])
     ground = np.empty((n_band, n_time))
     spread, middle, water_sd = np.empty(n_band), np.empty(n_band), np.empty(n_band)
-    calm, land, land_sd = kinds[:, 0].copy(), kinds[:, 2].copy(), kinds[:, 3].copy()
-    calm_sd = np.sqrt(kinds[:, 1] ** 2 + WATER_SD**2)
+    scene, land, land_sd = kinds[:, 0].copy(), kinds[:, 2].copy(), kinds[:, 3].copy()
+    scene_sd = np.sqrt(kinds[:, 1] ** 2 + WATER_SD**2)
+    broad_sd, still = np.empty(n_band), np.empty(n_band)
     for p in range(n_pixel):
         if start[p] < 0:
             continue
@@ -69,7 +80,7 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
         for t in range(n_time):
             if start[p] <= t < end or math.isnan(own_level[p, 0, t]):
                 continue
-            dark = water_odds(own_level[p, :, t], land, land_sd, SWING_DB**2, calm, calm_sd, co, cross) > 0
+            dark = water_odds(own_level[p, :, t], land, land_sd, SWING_DB**2, scene, scene_sd, co, cross) > 0
             wet += dark
             apart = abs(season[t] - season[start[p]])
             if min(apart, 365.25 - apart) <= SEASON_DAYS and min(abs(t - start[p]), abs(t - end)) > 3:
@@ -87,25 +98,70 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
                     rows[n] = x[t]
                     n += 1
             spread[b] = _model(rows, y, n, x, keep, inverse, beta, ground[b])
+            for t in range(n_time):
+                rest[b, t] = np.nan if start[p] <= t < end else own_level[p, b, t] - ground[b, t]
             # darker than water is water; the scene's own is known better than the usual
             known = kinds[b, 4] > 0
-            middle[b] = calm[b] if known else water[b, 0] * angle[p] + water[b, 1]
-            water_sd[b] = calm_sd[b] if known else water[b, 2]
+            middle[b] = scene[b] if known else water[b, 0] * angle[p] + water[b, 1]
+            water_sd[b] = scene_sd[b] if known else water[b, 2]
+            broad_sd[b] = max(water_sd[b], water[b, 2])
+        swing = _swing(rest)
+        dip[p] = _lowest(rest)
+        for b in range(n_band):
+            still[b] = math.sqrt(max(spread[b] - swing, OWN_SD**2))
+            spread[b] = math.sqrt(max(spread[b] - SWING_DB**2, OWN_SD**2))
         count = 0
-        own = 0.0
+        own, own_calm, below = 0.0, 0.0, 0.0
         for t in range(start[p], end):
             if math.isnan(level[p, 0, t]):
                 continue
-            own += water_odds(level[p, :, t], ground[:, t], spread, SWING_DB**2, middle, water_sd, co, cross)
+            now, usually = level[p, :, t], ground[:, t]
+            own += water_odds(now, usually, spread, SWING_DB**2, middle, water_sd, co, cross)
+            below += np.nanmean(now - usually)
+            own_calm += water_odds(now, usually, still, swing, middle, broad_sd, co, cross)
             count += 1
         if count > 0:
             past[p] = own / count
-    return past, usual
+            calm[p] = own_calm / count
+            fall[p] = below / count
+    return past, calm, fall, dip, usual
+
+
+@njit(nogil=True, cache=True)
+def _lowest(rest):
+    """The lowest mean over bands of residuals (band, time), dB."""
+    lowest = np.inf
+    for t in range(rest.shape[1]):
+        lowest = min(lowest, np.nanmean(rest[:, t])) if not np.isnan(rest[:, t]).all() else lowest
+    return lowest
+
+
+@njit(nogil=True, cache=True)
+def _swing(rest):
+    """Variance of what all bands do together, from their residuals (band, time), at most that of `SWING_DB`.
+
+    Of one band it is all that the band does. A few dates say little: `SWING_DATES` of them are taken to swing by all
+    of `SWING_DB`.
+    """
+    n_band, n_time = rest.shape
+    total, n = 0.0, 0
+    for t in range(n_time):
+        common, pairs, seen = 0.0, 0, True
+        for a in range(n_band):
+            seen = seen and not math.isnan(rest[a, t])
+            for b in range(a if n_band == 1 else a + 1, n_band):
+                common += rest[a, t] * rest[b, t]
+                pairs += 1
+        if seen:
+            total += common / pairs
+            n += 1
+    share = (max(total, 0.0) + SWING_DATES * SWING_DB**2) / (n + SWING_DATES)
+    return min(share, SWING_DB**2)
 
 
 @njit(nogil=True, cache=True)
 def _model(rows, y, n, x, keep, inverse, beta, ground):
-    """Writes what a band does without the run into `ground` (n_time,), and returns its spread beside the swings."""
+    """Writes what a band does without the run into `ground` (n_time,), and returns the variance about it."""
     width = choose_order(n, 3) if n >= LONG else 0
     squares = -1.0
     if width > 0:
@@ -122,7 +178,7 @@ def _model(rows, y, n, x, keep, inverse, beta, ground):
     else:
         variance = 0.0
         ground[:] = np.nan
-    return math.sqrt(max(variance - SWING_DB**2, OWN_SD**2))
+    return variance
 
 
 @njit(nogil=True, cache=True)

@@ -25,27 +25,41 @@ def test_water_gets_the_vote_and_a_wet_field_none():
     wet, field = ground(), ground()
     wet[:, 20:23] = -18
     field[:, 20:23] -= 3
-    past, usual = polled(np.concatenate([wet, field]), 20, 23)
+    past, *_, usual = polled(np.concatenate([wet, field]), 20, 23)
     assert past[0] > 2
     assert past[1] < -1
     assert not usual.any()
+
+
+def test_a_shallow_drop_is_unlike_still_ground_but_not_unlike_ground_that_swings():
+    still, restless = ground(), ground(seed=1)
+    restless += np.where(np.arange(40) % 2 == 0, -2.5, 2.5)
+    for series in (still, restless):
+        series[:, 20:23] = -14
+    past, calm, fall, dip, _ = polled(np.concatenate([still, restless]), 20, 23)
+    assert (past < -1).all()
+    assert calm[0] > 3
+    assert calm[1] < -0.5
+    np.testing.assert_allclose(fall, -4, atol=1.5)  # the middle of ground that swings is anywhere in it
+    assert dip[0] > -2
+    assert dip[1] < -2.5
 
 
 def test_water_on_many_other_dates_is_usual():
     series = ground()
     series[:, ::3] = -19
     series[:, 20:23] = -19
-    assert polled(series, 20, 23)[1][0]
+    assert polled(series, 20, 23)[-1][0]
 
 
 def test_water_at_the_same_season_is_usual():
     series = ground(92)
     for year in range(3):
         series[:, 10 + 30 * year : 15 + 30 * year] = -19
-    assert polled(series, 40, 45, 12.175)[1][0]
+    assert polled(series, 40, 45, 12.175)[-1][0]
     alone = ground(92)
     alone[:, 40:45] = -19
-    assert not polled(alone, 40, 45, 12.175)[1][0]
+    assert not polled(alone, 40, 45, 12.175)[-1][0]
 
 
 def test_a_season_is_the_grounds_own_past():
@@ -56,7 +70,7 @@ def test_a_season_is_the_grounds_own_past():
 
 
 def test_no_run_has_no_votes():
-    past, usual = polled(ground(), -1, -1)
+    past, *_, usual = polled(ground(), -1, -1)
     assert np.isnan(past[0])
     assert not usual[0]
 
