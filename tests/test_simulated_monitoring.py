@@ -96,3 +96,9 @@ def test_the_command_says_what_will_arrive(tmp_path, capsys, monkeypatch):
     document = json.loads(capsys.readouterr().out)
     assert document["deliveries"]["cut"] == 1
     assert (tmp_path / "s" / "site.toml").is_file()
+
+
+def test_scenes_too_small_to_be_tied_are_simulated_where_they_belong(tmp_path, made):
+    assert load_config(made.site).register_of("scenes") is None
+    large = simulate_monitoring(tmp_path, **(OPTIONS | {"size": 80}))
+    assert load_config(large.site).register_of("scenes") is not None

@@ -18,6 +18,8 @@ from geoalign.monitor.store import stopping
 
 log = logging.getLogger("geoalign")
 
+ANSWER_S = 10
+"""Seconds in which a scheduler has to answer."""
 RETRIES = 2
 """How often a task that failed with its worker is run again elsewhere, beyond what the scheduler does by itself."""
 
@@ -85,11 +87,11 @@ def runner(*, threads: int | None = None, workers: int | None = None, scheduler:
         return
     from distributed import Client, LocalCluster
 
-    settings = {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": "10s"}
+    settings = {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": f"{ANSWER_S}s"}
     with dask.config.set(settings):
         if scheduler:
             try:
-                client = Client(scheduler, timeout=10)
+                client = Client(scheduler, timeout=ANSWER_S)
             except (OSError, ValueError, TimeoutError) as err:
                 raise GeoalignError(f"no scheduler answers at {scheduler}: {err}. Is it running there?") from err
             with client, _told(scheduler):

@@ -21,6 +21,8 @@ from geoalign.simulation.recipe import WARP_KINDS, make_recipe
 from geoalign.simulation.truth import Truth
 
 TILE = "33UVP"
+TIED_PX = 80
+"""Side of scenes, px, from which they can be tied to each other."""
 REVISIT_DAYS = 10
 _COLUMNS = ("arrives", "what", "scene", "file", "name")
 
@@ -112,7 +114,7 @@ def simulate_monitoring(
     watched_days: int = 730,
     every_days: int = REVISIT_DAYS,
     cloud: float = 0.30,
-    misregistration_px: float = 1.0,
+    misregistration_px: float | None = None,
     outage_days: int = 40,
     late: float = 0.08,
     start: str = "2021-01-05",
@@ -131,7 +133,8 @@ def simulate_monitoring(
     history_days, watched_days, every_days : days of baseline, of watching, and between two scenes; of a baseline of
         more than 32 scenes every other one is there
     cloud : mean share of pixels lost to cloud and shadow
-    misregistration_px : px, root mean square; with 0 the site file takes scenes as they lie, which is quick
+    misregistration_px : px, root mean square; with 0 the site file takes scenes as they lie, which is quick. None is 1,
+        or 0 for scenes of under 80 px, which hold too few windows to be tied
     outage_days : days in a row, while the site is watched, from which there is no scene at all
     late : share of the watched scenes that arrive days to months after they were due
     start : day of the first scene
@@ -152,6 +155,8 @@ def simulate_monitoring(
     >>> sorted({d.what for d in made.deliveries})
     ['again', 'baseline', 'cloud', 'copy', 'cut', 'in time', 'late', 'reprocessed', 'whole']
     """
+    if misregistration_px is None:
+        misregistration_px = 1.0 if size >= TIED_PX else 0.0
     for name, value, low, high in (
         ("history_days", history_days, 16 * every_days, 7300), ("watched_days", watched_days, 24 * every_days, 7300),
         ("every_days", every_days, 1, 100), ("outage_days", outage_days, 0, watched_days / 4), ("late", late, 0, 0.5),

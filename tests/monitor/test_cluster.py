@@ -68,7 +68,8 @@ def test_a_model_that_looks_around_its_pixels_does_not_see_the_tiles(site, tmp_p
     assert prints[0] == prints[1]
 
 
-def test_no_client_answers_and_two_ways_at_once_are_told():
+def test_no_client_answers_and_two_ways_at_once_are_told(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER_S", 1)
     with pytest.raises(ConfigError, match="either --workers"), cluster.runner(workers=2, scheduler="tcp://x:1"):
         pass
     with pytest.raises(GeoalignError, match="no scheduler answers"), cluster.runner(scheduler="tcp://127.0.0.1:9"):

@@ -147,7 +147,7 @@ def test_every_history_of_arrival_gives_the_bits_of_arrival_in_order(site, tmp_p
 
 @pytest.mark.parametrize(
     ("n", "options"),
-    [(6, {"size": 32, "hole": (8, 18, 10, 22)}),
+    [(4, {"size": 32, "hole": (8, 18, 10, 22)}),
      (1, {"size": 64, "hole": (20, 34, 24, 40), "register": True, "moved_px": 0.5})],
     ids=["as they lie", "registered"],
 )  # fmt: skip
