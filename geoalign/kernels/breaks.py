@@ -12,7 +12,7 @@ from numba import njit
 
 from geoalign.kernels.break_fit import SHORTEST, fit, space, two_fits
 from geoalign.kernels.break_noise import ONE, noise_sd, spikes, whiten
-from geoalign.kernels.break_tests import PASSING, examine
+from geoalign.kernels.break_tests import FEW, PASSING, examine
 from geoalign.kernels.segments import FAST, PACKED, WIDTH, residuals, running
 
 REACH = 14
@@ -62,7 +62,7 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
 
     s = space(n_all, n_time)
     at = np.empty(n_time, np.int64)
-    keep = np.empty(n_time, np.bool_)
+    keep, plain = np.empty(n_time, np.bool_), np.empty(n_time, np.bool_)
     level = np.empty(n_all)
     values = np.empty((n_all, n_time))
     w = np.empty((n_all, n_time))
@@ -113,6 +113,13 @@ def find(cube, steep, x, rows, years, shown, order, free, soft, cuts, limits, sp
         sd = noise_sd(e[n_all - 1], n, s)
         whiten(w[:n_band], e[:n_band], n, cuts, level, s)
         kept = spikes(e[:n_band], n, spike, keep)
+        if kept < n < FEW:
+            # one fit of a short series bends to its changes: what stands out must do so without it as well
+            spikes(w[:n_band], n, spike, plain)
+            kept = np.int64(0)
+            for i in range(n):
+                keep[i] = keep[i] or plain[i]
+                kept += np.int64(keep[i])
         if kept < n and kept >= 2 * SHORTEST:
             same = np.int64(0)
             while keep[same]:

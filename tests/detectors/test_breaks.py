@@ -143,3 +143,15 @@ def test_the_largest_break_is_found_before_a_restless_end():
         ndvi[500 + 30 * k : 530 + 30 * k] += 0.15 if k % 2 else 0.0
     found = detect(new_stack({"ndvi": ndvi}, time), "breaks")
     assert found.date.values[0, 0].astype("datetime64[D]") == time[200]
+
+
+def test_the_last_six_of_thirty_observations_are_a_change():
+    """To a robust fit of all they are outliers, however far off; one cloud before is none of it."""
+    rng = np.random.default_rng(31)
+    time = np.datetime64("2014-08-16") + np.sort(rng.choice(np.arange(0, 640, 8), (30), replace=False))
+    values = 0.84 + rng.normal(0, 0.02, (30, 6, 10))
+    values[24:] -= 0.45
+    values[14] = 0.44
+    found = detect(new_stack({"ndvi": values}, time), "breaks")
+    assert changed(found).mean() > 0.9
+    assert (found.date.values[changed(found).values] == time[24]).mean() > 0.9
