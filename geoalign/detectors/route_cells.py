@@ -22,7 +22,7 @@ LEAST_PASSES = 4
 """Passes below which nothing is said of a pixel."""
 LEAST_SEEN = 0.5
 """Share of a cell that a pass must have seen as open sea."""
-TOLD = ("status", "first", "before", "end", "magnitude", "probability", "route", "n_obs")
+TOLD = ("status", "first", "before", "by", "end", "magnitude", "probability", "route", "n_obs")
 """What is said of a cell, in the order in which it comes to the pixels."""
 
 
@@ -110,7 +110,7 @@ def painted(*arrays, told, cells, masked, row0, col0):
     why = np.where(n_obs == 0, WHY["no_data"], np.where(n_obs < LEAST_PASSES, WHY["too_few"], 0))
     why = np.where((why == 0) & (land | (cell["n_obs"] < LEAST_PASSES)), WHY["excluded"], why)
     none = why > 0
-    blank = {"first": -1, "before": -1, "end": -1, "route": -1, "magnitude": np.nan, "probability": np.nan}
+    blank = {"first": -1, "before": -1, "by": -1, "end": -1, "route": -1, "magnitude": np.nan, "probability": np.nan}
     layers = (np.where(none, value, cell[name]) for name, value in blank.items())
     return np.where(none, NOT_OBSERVABLE, cell["status"]), why, n_obs, *layers
 
@@ -131,9 +131,10 @@ def lines_frame(rows, sea, crs, to_map=None):
     columns["width_m"] = np.array([r["half"] * FWHM / HALF for r in rows], float)
     columns["n_ships"] = np.array([r["n_ships"] for r in rows], np.int64)
     columns |= {name: np.array([r[name] for r in rows], bool) for name in ("formed", "ended")}
-    columns |= {"first_seen": stamps("first"), "first_after": stamps("before"), "last_seen": stamps("last")}
-    names = ("length_m", "width_m", "traffic", "n_ships", "formed", "first_seen", "first_after", "ended", "last_seen",
-             "p_value", "p_formed")  # fmt: skip
+    columns |= {"first_seen": stamps("first"), "first_after": stamps("before"), "first_by": stamps("by"),
+                "last_seen": stamps("last")}  # fmt: skip
+    names = ("length_m", "width_m", "traffic", "n_ships", "formed", "first_seen", "first_after", "first_by", "ended",
+             "last_seen", "p_value", "p_formed")  # fmt: skip
     lines = [LineString(r["line"] if to_map is None else np.column_stack(to_map * tuple(r["line"].T))) for r in rows]
     return gpd.GeoDataFrame({name: columns[name] for name in names}, geometry=lines, crs=crs)
 
@@ -162,7 +163,8 @@ def layers_of(told, time):
     date = dates_at(told["first"], time)
     there = (told["status"] == CONFIRMED) | (told["status"] == ENDED)
     return {
-        "status": told["status"], "date": date, "date_after": dates_at(told["before"], time), "date_by": date,
+        "status": told["status"], "date": date, "date_after": dates_at(told["before"], time),
+        "date_by": dates_at(told["by"], time),
         "magnitude": told["magnitude"], "direction": xr.where(there, 1, 0), "probability": told["probability"],
         "n_obs": told["n_obs"], "why": told["why"], "date_end": dates_at(told["end"], time),
         "route": told["route"].astype(np.int16),
@@ -176,7 +178,7 @@ def cells_told(rows, sea, prior, least=1, since=0):
     """
     n_obs = sea.exposure.sum(axis=0)
     seen = n_obs >= least
-    first, before, end, route = (np.full(sea.shape, -1) for _ in range(4))
+    first, before, by, end, route = (np.full(sea.shape, -1) for _ in range(5))
     status = np.where(seen, NO_CHANGE, NOT_OBSERVABLE)
     magnitude = np.full(sea.shape, np.nan)
     probability = np.where(seen, _cell_probability(sea, prior), np.nan)
@@ -191,10 +193,11 @@ def cells_told(rows, sea, prior, least=1, since=0):
         route[here] = k
         magnitude[here] = row["traffic"]
         status[here] = (ENDED if row["ended"] else CONFIRMED) if new else NO_CHANGE
-        first[here], before[here], end[here] = (row["first"], row["before"], later) if new else (-1, -1, -1)
+        date = (row["first"], row["before"], row["by"], later) if new else (-1, -1, -1, -1)
+        first[here], before[here], by[here], end[here] = date
         probability[here] = 1 - max(row["p_value"], row["p_formed"]) if new else 0.0
     return {
-        "status": status, "first": first, "before": before, "end": end, "magnitude": magnitude,
+        "status": status, "first": first, "before": before, "by": by, "end": end, "magnitude": magnitude,
         "probability": probability, "route": route, "n_obs": n_obs,
     }  # fmt: skip
 

@@ -19,12 +19,14 @@ from geoalign.kernels.routes import (
     BESIDE_M,
     N_TURN,
     accepted,
+    began,
     exact_tail,
     fewer_before,
     oriented_tests,
     paths,
     ridges,
     rising_run,
+    splits,
 )
 
 PARTS = (1, 2, 4, 8)
@@ -165,17 +167,22 @@ class Sea:
         p = max((float(exact_tail(n_in, e_in, a, b)) for a, b in sides), default=1.0)
         p *= n_test
         n, e = n[:, 0], e[:, 0]
+        soonest, start, latest = began(n[: stop + 1], e[: stop + 1], low, high)
         before, after = np.arange(n.size) < start, np.arange(n.size) > stop
-        p_formed = min(1.0, n.size * fewer_before(n[before].sum(), e[before].sum(), n[active].sum(), e[active].sum()))
+        active = ~before & ~after
+        p_formed = min(
+            1.0, splits(n.size) * fewer_before(n[before].sum(), e[before].sum(), n[active].sum(), e[active].sum())
+        )
         p_ended = min(1.0, n.size * fewer_before(n[after].sum(), e[after].sum(), n[active].sum(), e[active].sum()))
         formed, ended = p_formed <= RISE_ALPHA, p_ended <= RISE_ALPHA
         seen = np.flatnonzero(e > 0)
         first = start if formed else seen[0]
-        earlier = seen[seen < first]
+        earlier = seen[seen < (soonest if formed else first)]
         return {
             "line": line, "half": half, "length_m": length, "p_value": p, "p_formed": p_formed,
             "formed": formed, "ended": ended, "n_ships": int(n[active].sum()),
-            "first": first, "before": earlier[-1] if earlier.size else -1, "last": stop if ended else seen[-1],
+            "first": first, "before": earlier[-1] if earlier.size else -1,
+            "by": latest if formed else first, "last": stop if ended else seen[-1],
             "traffic": (high - low) * 1e8, "low": low, "high": high,
         }  # fmt: skip
 

@@ -60,14 +60,15 @@ class ShippingRoutes:
 
     Notes
     -----
-    `date` is the first pass in which the route was used, `date_after` the pass before it. `magnitude` is the traffic:
+    `date` is the pass at which the route formed, the likeliest by its ships; it formed in (`date_after`,
+    `date_by`] in 95 % of cases. `magnitude` is the traffic:
     ships a pass and 100 km2 of the route, over what is around it; old routes have one too. Further layers: `date_end`,
     first pass after a route ended; `route`, its number, -1 none. `polygons(changes)` gives the areas of routes that
     formed; `ShippingRoutes(...).lines(stack)` the middle line of every route, row by row as `route` counts them, with
     width, traffic, first and last use and p-values. Each reads the scenes once.
 
-    What is weak. The date rests on counts: (`date_after`, `date_by`] lies between two passes and is no confidence
-    interval, and on quiet routes the date is often months off (`benchmarks/RESULTS.md`). On a route `probability` is 1
+    What is weak. The date rests on counts, and on quiet routes it is often months off, as the interval says
+    (`benchmarks/RESULTS.md`). On a route `probability` is 1
     less the larger of its p-values (that it is there, that it formed) and knows nothing of `prior`; elsewhere it comes
     from the ships of each cell and stays below one half. A route stands out from the strips 2 to 5 km on either side
     over 10 km: lanes side by side, as before a harbour, may merge or be drawn km off; short ones are missed.
@@ -128,7 +129,7 @@ class ShippingRoutes:
             placed=True,
             outputs={
                 **dict.fromkeys(("status", "why", "n_obs"), "uint16"),
-                **dict.fromkeys(("first", "before", "end", "route"), "int32"),
+                **dict.fromkeys(("first", "before", "by", "end", "route"), "int32"),
                 **dict.fromkeys(("magnitude", "probability"), "float32"),
             },
             told=told,
@@ -215,7 +216,8 @@ def find(ships, passes, *, alpha=0.01, prior=0.05, cell_m=500.0, width_m=1500.0,
     by the exact conditional binomial test: the whole series, its halves, quarters and eighths. What passes at a false
     discovery rate of `alpha` (Benjamini and Hochberg over cells, all directions and parts counted), is followed along
     its crest. Each line is drawn to the middle of its ships, cut where they end, and tested again as a whole; a CUSUM
-    of its ships, pass by pass, says from when to when it was used.
+    of its ships, pass by pass, says from when to when it was used, the posterior of a rise of their rate when it
+    formed.
 
     Parameters
     ----------
@@ -239,8 +241,9 @@ def find(ships, passes, *, alpha=0.01, prior=0.05, cell_m=500.0, width_m=1500.0,
     -------
     Routes. `lines`: LineStrings with `length_m`, `width_m` (full width at half maximum), `traffic` (ships found a pass
     and 100 km2 of it, over what is around), `n_ships`, `formed` (whether it is younger than the series), `first_seen`
-    (first pass of its use; the series' first where it was always there), `first_after` (the pass before it, NaT where
-    there is none), `last_seen`, `ended`, `p_value`, `p_formed`. `changes`: 3 in cells of routes that formed, 4 where
+    (the pass at which it likeliest formed; the series' first where it was always there), `first_after` and `first_by`
+    (it formed after the one and by the other in 95 % of cases; NaT where no pass is before), `last_seen`, `ended`,
+    `p_value`, `p_formed`. `changes`: 3 in cells of routes that formed, 4 where
     they are gone again, `magnitude` in ships a pass and 100 km2; layer `route`, the row in `lines`, -1 none.
 
     Raises

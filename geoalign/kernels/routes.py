@@ -8,8 +8,10 @@ from scipy.ndimage import map_coordinates
 from scipy.signal import fftconvolve
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.special import bdtrc, betainc
+from scipy.special import bdtrc, betainc, gammaln
 
+LOW_SHIPS, HIGH_SHIPS = 3.0, 2.0
+"""Ships that what is expected of the rates before and after a route formed counts for."""
 N_TURN = 16
 """Directions that are looked along."""
 LONG_M, BESIDE_M = 10_000.0, (2_000.0, 5_000.0)
@@ -197,6 +199,38 @@ def rising_run(gain, cost):
             best = run
             begin, stop = start, t
     return begin, stop, best
+
+
+def began(count, exposure, low, high):
+    """(soonest, likeliest, latest) pass at which a Poisson rate rose: 2.5 %, mode and 97.5 % of the posterior.
+
+    count, exposure : (n_pass,) up to the last pass of the higher rate; low, high : rates that are about expected, with
+    the weight of `LOW_SHIPS` and `HIGH_SHIPS` counts. Both rates are integrated over (gamma laws), so that a ship or
+    two before the rise are traffic as usual. Every pass that saw something is as likely before the counts speak; the
+    answers are among those, (-1, -1, -1) without one.
+    """
+    seen = np.flatnonzero(exposure > 0)
+    if seen.size == 0:
+        return -1, -1, -1
+    n, e = np.append(0, np.cumsum(count)), np.append(0, np.cumsum(exposure))
+    ln_odds = _ln_marginal(LOW_SHIPS, LOW_SHIPS / low, n[seen], e[seen])
+    ln_odds += _ln_marginal(HIGH_SHIPS, HIGH_SHIPS / high, n[-1] - n[seen], e[-1] - e[seen])
+    below = np.cumsum(np.exp(ln_odds - ln_odds.max()))
+    soonest, latest = np.searchsorted(below, np.array([0.025, 0.975]) * below[-1])
+    return int(seen[soonest]), int(seen[np.clip(np.argmax(ln_odds), soonest, latest)]), int(seen[latest])
+
+
+def splits(n):
+    """How many tests the one at the pass that `began` chose among n counts for: neighbouring ones are much the same.
+
+    By simulation of constant rates, 320 passes with 0.1 to 1.5 ships each count for 10 to 29 at the level .01.
+    """
+    return 2.0 * math.sqrt(n)
+
+
+def _ln_marginal(shape, scale, n, e):
+    """ln probability of n counts in the exposure e under a rate of a gamma law, but for what does not depend on it."""
+    return shape * np.log(scale) + gammaln(shape + n) - gammaln(shape) - (shape + n) * np.log(scale + e)
 
 
 def fewer_before(n_before, e_before, n_after, e_after):

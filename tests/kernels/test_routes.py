@@ -73,3 +73,32 @@ def test_noise_has_few_small_p():
     p = np.exp(routes.oriented_tests(count, np.ones((80, 80)), 500.0, 1500.0))
     for level in (0.1, 0.01):
         assert (p <= level).mean() <= level
+
+
+def test_a_rise_is_dated_with_its_interval():
+    rng = np.random.default_rng(0)
+    covered = []
+    for start in (40, 60, 90):
+        for _ in range(40):
+            count = rng.poisson(np.where(np.arange(150) < start, 0.05, 0.6)).astype(float)
+            soonest, likeliest, latest = routes.began(count, np.ones(150), 0.05, 0.6)
+            assert soonest <= likeliest <= latest
+            covered.append(soonest <= start <= latest)
+    assert np.mean(covered) > 0.9
+    assert routes.began(np.zeros(3), np.zeros(3), 0.1, 0.5) == (-1, -1, -1)
+    # a ship or two long before are traffic as usual
+    count = np.zeros(200)
+    count[[3, 40]] = 1
+    count[120:] = 1
+    assert routes.began(count, np.ones(200), 0.02, 1.0)[1] == 120
+
+
+def test_a_constant_rate_seldom_seems_to_rise():
+    rng = np.random.default_rng(1)
+    p = []
+    for _ in range(600):
+        count = rng.poisson(0.4, 200).astype(float)
+        start = routes.began(count, np.ones(200), 0.1, 0.4)[1]
+        test = routes.fewer_before(count[:start].sum(), start, count[start:].sum(), 200 - start)
+        p.append(routes.splits(200) * test)
+    assert np.mean(np.array(p) <= 0.05) < 0.06
