@@ -31,7 +31,7 @@ GRID = 16
 STEP, PASSING, SEASON = 1, 2, 3
 
 FEW = 100
-"""Observations below which those of a short end may be lost as outliers."""
+"""Observations of a series below which those of a short end may be lost as outliers."""
 
 EFFECT = 3.0
 """Typical size of a step in noise standard deviations, for the probability."""
@@ -251,13 +251,13 @@ def best_season(x, total, years, a, b, p, n_band, s):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def examine(w, x, total, years, a, b, order, free, cuts, limits, common, s):
-    """`tested` of a stretch; where it is FEW observations and nothing is found, of its values uncut as well.
+def examine(w, x, total, years, a, b, order, free, cuts, limits, common, few, s):
+    """`tested` of a stretch; where the series is of FEW observations and nothing is found, of its values uncut as well.
 
     The last six of thirty are as good as outliers to a robust fit of all, however far off they lie.
     """
     kind, first, last, widen, evidence = tested(w, x, total, years, a, b, order, free, cuts, limits, common, s)
-    if kind == 0 and b - a < FEW:
+    if kind == 0 and few:
         uncut = (cuts[0], cuts[1], 1e12)
         found = tested(w, x, total, years, a, b, order, free, uncut, limits, common, s)
         if found[0] != 0:

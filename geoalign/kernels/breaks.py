@@ -193,7 +193,9 @@ def segment(w, x, total, years, n, order, free, soft, cuts, limits, common, cp, 
     while count < MOST - 1:
         for q in range(n_fresh):
             a, b = fresh[q, 0], fresh[q, 1]
-            kind, first, last, widen, sure = examine(w, x, total, years, a, b, order, free, cuts, limits, common, s)
+            kind, first, last, widen, sure = examine(
+                w, x, total, years, a, b, order, free, cuts, limits, common, n < FEW, s
+            )
             if np.isnan(overall):
                 overall, widen_all = sure, widen
             if kind == 0:
@@ -255,7 +257,7 @@ def segment(w, x, total, years, n, order, free, soft, cuts, limits, common, cp, 
             a = cp[j - 1] if j > 0 else 0
             b = cp[j + 1] if j + 1 < count else n
             kind, _, _, widening[j], evidence[j] = examine(
-                w, x, total, years, a, b, order, free, cuts, limits, common, s
+                w, x, total, years, a, b, order, free, cuts, limits, common, n < FEW, s
             )
             if kind == 0 and evidence[j] < least:
                 weakest, least = j, evidence[j]
