@@ -52,9 +52,9 @@ GROW_PX = 24
 IN_SIGHT = 0.2
 """Share of all patches that look like water, from which what does not is wet ground: floods of one image look alike."""
 DIPS_DB = np.arange(-30.0, 0.05, 0.1)
-RARELY, BEYOND = 0.02, 1.5
+RARELY, BEYOND = 0.25, (1.7, 2.0)
 """What moisture does to an image: of the deepest drops of its pixels on other dates, the one that so many exceed; and
-how many times as deep a drop has to be that moisture does not explain."""
+how many times as deep a drop has to be that moisture does not explain, all over a patch and in places."""
 PERMANENT, STEEP_DEG, HIGH_M = 0.75, 15.0, 30.0
 SWATH_DEG = (20.0, 60.0)
 """Incidence beyond which water can't be told by its level."""
@@ -81,8 +81,8 @@ def flood_sar(theme, stack):
     the scene's own where its histogram shows it, else as known at this incidence. Moisture moves all bands of a place
     together, water does not; wind roughens some water, in co-polarisation most. A drop is a flood where water is
     likelier than the ground's own model, in patches in which it somewhere is so by a third of what floods are rare
-    (`prior`). Where little in the image looks like water (less than a fifth), drops count as well that are half as deep
-    again as all that moisture did there on other dates: floods rough with wind or pierced by stalks. Water that stands
+    (`prior`). Where little in the image looks like water (less than a fifth), drops count as well that are twice as
+    deep as what moisture did there on other dates: floods rough with wind or pierced by stalks. Water that stands
     there on a quarter of the other dates, or at the same season of other years, is usual water: 0, `not_detectable`;
     so is ground as dark as water in the mean. A drop that stays for more than 90 days at the end of the series is taken
     for something else.
@@ -137,8 +137,8 @@ def flood_sar(theme, stack):
     plain = _patches(polled.past, change, theme.prior)
     # floods of one image look alike: where next to nothing looks like water, what moisture does not explain counts
     deepest = whole_image(_dips, _deepest, polled.dip.where(change))
-    fell = per_pixel(_beyond, polled.calm.where(change), polled.fall, outputs={"odds": "float32"}, deepest=deepest).odds
-    faint = plain | _patches(fell, change & fell.notnull(), theme.prior)
+    fell = per_pixel(_beyond, polled.fall, outputs={"plain": bool, "likelier": bool}, deepest=deepest)
+    faint = plain | _patches(polled.calm, change & fell.likelier, theme.prior, somewhere=fell.plain)
     flooded = plain | (faint & (whole_image(_counted, _share, plain, faint) < IN_SIGHT))
     seen = found.n_obs >= MIN_OBS
     barred, hidden = _barred(static, found.n_obs)
@@ -241,15 +241,16 @@ def _all_classes(parts, bands, reach, settle):
     return np.concatenate(out)
 
 
-def _patches(odds, change, prior):
-    """Pixels of `change` whose patches are likelier water than ground, by the `odds` of single pixels."""
+def _patches(odds, change, prior, somewhere=True):
+    """Pixels of `change` whose patches are likelier water than ground, by the `odds` of single pixels; plainly so in
+    places, and there `somewhere` holds."""
     # a patch has one past: single pixels' are too noisy to tell a drop of 4 dB from one of 3
     around = neighbourhood(
         boxcar, odds.where(change), depth=PATCH_PX, outputs={"odds": "float32"}, radius=PATCH_PX
     ).odds
     # a drop that is as likely wet ground as water is flood only as often as floods are: a patch has to be plain
     # somewhere, and is flood as far as water is likelier
-    plain = change & (around > np.float32(PLAIN + CAUTION * np.log((1 - prior) / prior)))
+    plain = change & somewhere & (around > np.float32(PLAIN + CAUTION * np.log((1 - prior) / prior)))
     likelier = change & (around > PLAIN)
     return neighbourhood(grown, plain, likelier, depth=GROW_PX, outputs={"grown": bool}, steps=GROW_PX).grown
 
@@ -264,8 +265,8 @@ def _deepest(parts):
     return DIPS_DB[1 + np.searchsorted(counts, RARELY * counts[-1])] if counts[-1] > 0 else -np.inf
 
 
-def _beyond(odds, fall, deepest):
-    return np.where(fall < BEYOND * deepest, odds, np.nan).astype(np.float32)
+def _beyond(fall, deepest):
+    return fall < BEYOND[1] * deepest, fall < BEYOND[0] * deepest
 
 
 def _counted(plain, faint):

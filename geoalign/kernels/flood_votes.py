@@ -99,7 +99,8 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
                     n += 1
             spread[b] = _model(rows, y, n, x, keep, inverse, beta, ground[b])
             for t in range(n_time):
-                rest[b, t] = np.nan if start[p] <= t < end else own_level[p, b, t] - ground[b, t]
+                # the date before may be flooded as its neighbours tell: the run begins where the pixel itself is seen
+                rest[b, t] = np.nan if start[p] - 1 <= t < end else own_level[p, b, t] - ground[b, t]
             # darker than water is water; the scene's own is known better than the usual
             known = kinds[b, 4] > 0
             middle[b] = scene[b] if known else water[b, 0] * angle[p] + water[b, 1]

@@ -11,7 +11,7 @@ N = 24
 TIME = np.datetime64("2023-01-05") + 12 * np.arange(N) * np.timedelta64(1, "D")
 GROUND_DB = {"vv": -10.0, "vh": -15.0}
 CHANGE_DB = {  # vv, vh; first changed scene, first scene back
-    "flood": ((-8.0, -9.0), 12, 17),
+    "flood": ((-4.0, -3.0), 12, 17),
     "deforestation": ((-1.5, -3.0), 11, N),
     "urbanization": ((5.0, 4.0), 13, N),
 }
@@ -98,7 +98,8 @@ def test_a_season_is_no_theme():
 def test_gaps_are_bridged_with_each_pixels_own_dates(theme):
     stack = scene(theme, seed=7, gaps=0.15)
     found = check_changes(detect(stack, theme), values=True)
-    assert f1(found) > 0.9
+    # a shallow flood is told from moisture by its deepest pixels, of which gaps leave fewer
+    assert f1(found) > (0.87 if theme == "flood" else 0.9)
     seen = stack.vv.notnull() & stack.vh.notnull()
     hit = found.status.isin((3, 4))
     for edge in ("date", "date_after"):
