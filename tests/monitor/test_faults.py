@@ -307,7 +307,12 @@ def test_ids_of_visits_only_grow_when_the_clock_goes_back(site):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_visit_that_is_asked_to_stop_ends_soon_and_keeps_what_is_done(site, number, code, monkeypatch, capsys):
+def test_a_visit_that_is_asked_to_stop_ends_soon_and_keeps_what_is_done(
+    site, number, code, monkeypatch, capsys, request
+):
+    if number == signal.SIGINT:  # a shell's background jobs ignore it, and so would the tests of such a one
+        kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, kept))
     site.write_many(_watched(site, 3))
     monitor = Monitor(site.site, threads=1)
     plain = fold.read_tile
