@@ -18,6 +18,8 @@ PLAIN = 0.1
 """ln likelihood ratio, beyond what the prior asks, from which the ground's own past votes for a flood."""
 SWING_DATES = 2.0
 """Dates that the assumption of full swings is worth, see `_swing`."""
+TOLD_DATES = 15
+"""Other dates that tell how deep moisture goes; fewer may have missed it."""
 LONG = 32
 """Observations outside the run from which its season is fitted, with up to three harmonics; a mean below."""
 USUAL = 0.25
@@ -50,7 +52,7 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
     calm : the same, of water as broad as it is known anywhere, against ground whose bands swing together by no more
         than they did on its other dates: what is rough with wind or pierced by stalks, on ground that keeps still
     fall, dip : (n_pixel,) float32, dB, mean of the bands against the ground's own model: of the run's dates, and the
-        lowest of the others
+        lowest of the others (NaN where they are few)
     usual : (n_pixel,) bool, water stood there on many other dates, or at the same season of other years
     """
     n_pixel, n_band, n_time = level.shape
@@ -107,7 +109,8 @@ def votes(level, own_level, start, stop, kinds, water, angle, x, season, co, cro
             water_sd[b] = scene_sd[b] if known else water[b, 2]
             broad_sd[b] = max(water_sd[b], water[b, 2])
         swing = _swing(rest)
-        dip[p] = _lowest(rest)
+        if n >= TOLD_DATES:
+            dip[p] = _lowest(rest)
         for b in range(n_band):
             still[b] = math.sqrt(max(spread[b] - swing, OWN_SD**2))
             spread[b] = math.sqrt(max(spread[b] - SWING_DB**2, OWN_SD**2))
