@@ -76,7 +76,7 @@ def flood_sar(theme, stack):
     Notes
     -----
     Six scenes or more: runs of dates of up to 180 days, at least 2 dB below the rest of the series (mean of the
-    bands), found by likelihood and drawn pixel by pixel: the vote of change. The second vote holds what was drawn
+    bands), found by likelihood and drawn pixel by pixel. What was drawn is then held
     against the ground's own past (a model with season from 32 other dates on, else its usual level) and against water:
     the scene's own where its histogram shows it, else as known at this incidence. Moisture moves all bands of a place
     together, water does not; wind roughens some water, in co-polarisation most. A drop is a flood where water is
@@ -106,7 +106,7 @@ def flood_sar(theme, stack):
     Bauer-Marschallinger et al. (2022), Satellite-based flood mapping through Bayesian inference from a Sentinel-1 SAR
     datacube, doi:10.3390/rs14153673, for the ground's own model and the level of water; we average a run's dates and
     give speckle to the likelihood of the change. Chini et al. (2017), doi:10.1109/TGRS.2017.2737664, for tiles with
-    two sides; we fit three classes to them. Majority of the available votes as in the Global Flood Monitoring service.
+    two sides; we fit three classes to them.
     """
     check_stack(stack)
     bands = sar_bands(stack, mixed=True)
@@ -143,7 +143,7 @@ def flood_sar(theme, stack):
     seen = found.n_obs >= MIN_OBS
     barred, hidden = _barred(static, found.n_obs)
     hit = sieve(flooded & seen & ~barred & ~hidden, ready.stack, theme.min_area_m2)
-    # what two votes deny is as likely a flood as change without a cause is
+    # a change that is no flood by its past is as likely one as change without a cause is
     probability = xr.where(change & ~flooded, drawn.probability * np.float32(theme.prior), drawn.probability)
     probability = probability.where(~(polled.usual | barred), 0.0).where(seen & ~hidden)
     why = xr.where(seen, 0, xr.where(found.n_obs > 0, WHY["too_few"], WHY["no_data"]))
