@@ -52,7 +52,7 @@ GROW_PX = 24
 IN_SIGHT = 0.2
 """Share of all patches that look like water, from which what does not is wet ground: floods of one image look alike."""
 DIPS_DB = np.arange(-30.0, 0.05, 0.1)
-RARELY, BEYOND = 0.25, (1.7, 2.0)
+RARELY, BEYOND = 0.25, (1.55, 2.2)
 """What moisture does to an image: of the deepest drops of its pixels on other dates, the one that so many exceed; and
 how many times as deep a drop has to be that moisture does not explain, all over a patch and in places."""
 PERMANENT, STEEP_DEG, HIGH_M = 0.75, 15.0, 30.0
@@ -76,13 +76,13 @@ def flood_sar(theme, stack):
     Notes
     -----
     Six scenes or more: runs of dates of up to 180 days, at least 2 dB below the rest of the series (mean of the
-    bands), found by likelihood and drawn pixel by pixel. What was drawn is then held
-    against the ground's own past (a model with season from 32 other dates on, else its usual level) and against water:
-    the scene's own where its histogram shows it, else as known at this incidence. Moisture moves all bands of a place
-    together, water does not; wind roughens some water, in co-polarisation most. A drop is a flood where water is
-    likelier than the ground's own model, in patches in which it somewhere is so by a third of what floods are rare
-    (`prior`). Where little in the image looks like water (less than a fifth), drops count as well that are twice as
-    deep as what moisture did there on other dates: floods rough with wind or pierced by stalks. Water that stands
+    bands), found by likelihood and drawn pixel by pixel. What was drawn is then held against the ground's own past (a
+    model with season from 32 other dates on, else its usual level) and against water: the scene's own where its
+    histogram shows it, else as known at this incidence. Moisture moves all bands of a place together, water does not;
+    wind roughens some water, in co-polarisation most. A drop is a flood where water is likelier than the ground's own
+    model, in patches in which it somewhere is so by a third of what floods are rare (`prior`). Where little in the
+    image looks like water (less than a fifth), and 15 other dates tell how deep moisture goes, patches count as well
+    that lie 1.5 times as deep, in places 2.2 times: floods rough with wind or pierced by stalks. Water that stands
     there on a quarter of the other dates, or at the same season of other years, is usual water: 0, `not_detectable`;
     so is ground as dark as water in the mean. A drop that stays for more than 90 days at the end of the series is taken
     for something else.
